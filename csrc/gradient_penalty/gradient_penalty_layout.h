@@ -1,0 +1,35 @@
+// A gradient seen as (samples, row): any memory order inside a sample, samples outermost.
+#pragma once
+
+#include "../common/tensors.h"
+#include "gradient_penalty_math.h"
+
+namespace ganops {
+
+inline bool has_dense_rows(const Tensor& t) {
+  const int64_t row = t.numel() / std::max<int64_t>(t.size(0), 1);
+  return is_dense(t, 1) && (t.size(0) <= 1 || t.stride(0) == row);
+}
+
+inline Tensor dense_rows(const Tensor& t) {
+  STD_TORCH_CHECK(t.dim() >= 1 && t.size(0) > 0,
+                  "gradient_penalty: expected at least one sample in dim 0");
+  return has_dense_rows(t) ? t : torch::stable::contiguous(t);
+}
+
+struct Rows {
+  int64_t samples, row;
+};
+inline Rows rows_of(const Tensor& t) { return {t.size(0), t.numel() / t.size(0)}; }
+
+inline void check_norms(const Tensor& norms, const Tensor& grad) {
+  STD_TORCH_CHECK(norms.dim() == 1 && norms.size(0) == grad.size(0) && norms.is_contiguous() &&
+                      norms.scalar_type() == reduced_dtype(grad.scalar_type()),
+                  "gradient_penalty: expected one norm per sample");
+}
+inline void check_scalar(const Tensor& go, const Tensor& grad) {
+  STD_TORCH_CHECK(go.numel() == 1 && go.scalar_type() == reduced_dtype(grad.scalar_type()),
+                  "gradient_penalty: expected a scalar of the penalty's dtype");
+}
+
+}  // namespace ganops

@@ -1,0 +1,47 @@
+// Every op of ganops, one line each. Kernels register themselves in <op>/<op>_cpu.cpp (this
+// library) and <op>/<op>_cuda_bind.cpp (the CUDA library); fakes and derivatives in Python.
+//
+// Each op exists twice: `op` is the one to call, and carries its derivatives; the overload
+// `op.kernel` is the bare kernel without autograd, which only those derivatives call.
+#include <torch/csrc/stable/library.h>
+
+#include <string>
+
+namespace {
+
+void define(torch::stable::detail::StableLibrary& m, const std::string& name,
+            const std::string& signature) {
+  m.def((name + signature).c_str());
+  m.def((name + ".kernel" + signature).c_str());
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(ganops, m) {
+  // y = clamp(gain * act(x + b)); ref is y if from_output, else x
+  define(m, "bias_act",
+         "(Tensor x, Tensor? b, int dim, int act, float alpha, float gain, float clamp)"
+         " -> Tensor");
+  define(m, "bias_act_grad",
+         "(Tensor dy, Tensor ref, Tensor? b, int dim, int act, float alpha, float gain,"
+         " float clamp, bool from_output, bool want_db) -> (Tensor dx, Tensor db)");
+  define(m, "bias_act_grad2",
+         "(Tensor v, Tensor dy, Tensor ref, Tensor? b, int dim, int act, float alpha, float gain,"
+         " float clamp, bool from_output) -> Tensor");
+
+  // mean over samples of (|grad|_2 - center)^2, its gradient, and the derivative of that
+  define(m, "gradient_penalty",
+         "(Tensor grad, float center, bool one_sided) -> (Tensor value, Tensor norms)");
+  define(m, "gradient_penalty_grad",
+         "(Tensor go, Tensor grad, Tensor norms, float center, bool one_sided) -> Tensor");
+  define(
+      m, "gradient_penalty_fused",  // value and scale * gradient, reading memory once
+      "(Tensor grad, float center, bool one_sided, float scale) -> (Tensor value, Tensor dgrad)");
+  define(m, "gradient_penalty_grad2",
+         "(Tensor v, Tensor go, Tensor grad, Tensor norms, float center, bool one_sided)"
+         " -> (Tensor d_go, Tensor d_grad)");
+
+  // elements offset ... offset + n - 1 of a Philox stream; kind 0 bits (as int64), 1 uniform,
+  // 2 normal (float32). `like` says only where.
+  define(m, "philox", "(Tensor like, int n, int seed, int offset, int stream, int kind) -> Tensor");
+}

@@ -1,0 +1,175 @@
+"""What the commands do, once their options are read."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ganops.data import open_data
+from ganops.methods import Recipe, config, recipe
+from ganops.methods.base import ImageSpec
+from ganops.metrics import Quality
+from ganops.trainers import Trainer, checkpoint, pictures, setup
+from ganops.trainers.sampling import sample as sample_images
+
+
+def train(
+    method: str,
+    options: dict[str, Any],
+    assigned: Sequence[str],
+    *,
+    config_file: str | None,
+    out: str | None,
+    dry_run: bool,
+    quiet: bool,
+) -> int:
+    chosen = recipe(method)
+    settings: dict[str, Any] = {}
+    if config_file is not None:
+        chosen, settings = _from_file(config_file, chosen)
+    chosen, more = setup.split_changes(chosen, config.assignments(assigned))
+    trainer = Trainer(chosen, out=out, quiet=quiet, **{**settings, **options, **more})
+    if dry_run:
+        return _dry_run(trainer)
+    return _fit(trainer)
+
+
+def resume(
+    run: str,
+    options: dict[str, Any],
+    assigned: Sequence[str],
+    *,
+    data: str | None,
+    allow: Sequence[str],
+    quiet: bool,
+) -> int:
+    changes = {**config.assignments(assigned), **options}
+    return _fit(Trainer.resume(run, data=data, allow=allow, changes=changes, quiet=quiet))
+
+
+def sample(run: str, out: str, count: int, seed: int, device: str) -> int:
+    if os.path.splitext(out)[1] in (".npz", ".png"):
+        folder = os.path.dirname(out) or "."
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"cannot write {out!r}: there is no folder {folder!r}")
+    elif os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
+        raise FileExistsError(f"output {out!r} must be a new or empty folder, .npz or .png")
+    images = draw(run, count, seed, device)
+    pixels = images.permute(0, 2, 3, 1).contiguous()
+    if out.endswith(".npz"):
+        import numpy as np
+
+        np.savez(out, images=pixels.numpy())
+    elif out.endswith(".png"):
+        pictures.save_grid(out, images)
+    else:
+        os.makedirs(out, exist_ok=True)
+        for i, image in enumerate(pixels):
+            checkpoint.write_atomically(os.path.join(out, f"{i:06d}.png"), pictures.png(image))
+    print(f"{count} images {tuple(images.shape[1:])} -> {out}")
+    return 0
+
+
+def evaluate(run: str, data: str | None, seed: int, device: str, as_json: bool) -> int:
+    saved = setup.read_run(run)
+    place = data or setup.same_objects(saved, {}, saved["train"]["data"])
+    source = open_data(place, res=saved["train"]["res"])
+    setup.check_same_images(saved, setup.image_spec(source))
+    quality = Quality.of(source, os.path.join(run, "cache"))
+    rows = {
+        "generated": quality.measure(draw(run, quality.count, seed, device)),
+        "real": quality.real_against_real(),
+        "noise": quality.noise_against_real(),
+    }
+    if as_json:
+        print(json.dumps({"protocol": quality.protocol(), **rows}, indent=1))
+    else:
+        print_table(rows)
+        print(quality.protocol())
+    return 0
+
+
+def draw(run: str, count: int, seed: int, device: str, path: str | None = None) -> torch.Tensor:
+    """Images of a run's averaged generator, from its last checkpoint or the one at `path`."""
+    saved = setup.read_run(run)
+    setup.same_objects(saved, {}, "")
+    place = setup.pick_device(device)
+    images = config.from_dict(ImageSpec, saved["images"], "images")
+    method = setup.build(Recipe.from_dict(saved["recipe"]), images, {}, place)
+    parts = checkpoint.load(path or checkpoint.latest(run))
+    for name, network in method.networks.items():
+        network.load_state_dict(parts["ema" if name in method.averaged else "networks"][name])
+    for name, state in method.state.items():
+        state.load_state_dict(parts["method"][name])
+    return sample_images(method, method.networks, count, seed=seed, device=place)
+
+
+def print_table(rows: dict[str, dict[str, float]]) -> None:
+    """Measurements side by side, one row per set of images."""
+    names = list(next(iter(rows.values())))
+    heads = [name.split("/", 1)[1] for name in names]
+    first = max(map(len, rows))
+    print(" " * first + "".join(f"  {head:>14}" for head in heads))
+    for label, values in rows.items():
+        print(f"{label:{first}}" + "".join(f"  {values[name]:14.6g}" for name in names))
+
+
+def _from_file(path: str, chosen: Recipe) -> tuple[Recipe, dict[str, Any]]:
+    """Settings of a YAML file: a run's config.yaml, or keys of the recipe and of the run."""
+    read = config.load_yaml(path)
+    if isinstance(read.get("recipe"), dict):
+        own, rest = read["recipe"], read.get("train", {})
+        if own.get("method", chosen.method) != chosen.method:
+            raise ValueError(f"{path} is for method {own['method']!r}, not {chosen.method!r}")
+        return Recipe.from_dict({**own, "method": chosen.method}), dict(rest)
+    read.pop("method", None)
+    return setup.split_changes(chosen, config.flatten(read))
+
+
+def _fit(trainer: Trainer) -> int:
+    trainer.fit()
+    if trainer.stopped_by:
+        print(
+            f"stopped by {trainer.stopped_by} at step {trainer.position.step}, saved; "
+            f"go on with: ganops resume {trainer.out}",
+            file=sys.stderr,
+        )
+    else:
+        print(f"{trainer.out}: {trainer.position.step} steps done", file=sys.stderr)
+    return 0
+
+
+def _dry_run(trainer: Trainer, repeats: int = 3) -> int:
+    """Settings, sizes, and the cost of the worst step, the one on which every interval is due."""
+    print(config.dump_yaml(trainer.settings()), end="")
+    for name, network in trainer.method.networks.items():
+        count = sum(p.numel() for p in network.parameters())
+        print(f"parameters of {name}: {count:,}")
+    seconds = []
+    with setup.private_rng(trainer.device):
+        for _ in range(repeats + 1):
+            trainer.position.step = 0
+            start = time.perf_counter()
+            trainer.stepper.step(trainer.position)
+            trainer.stepper.statistics.read()  # waits for the device
+            seconds.append(time.perf_counter() - start)
+    peak, what = _peak_memory(trainer.device)
+    print(f"worst step: {1000 * statistics.median(seconds[1:]):.1f} ms (median of {repeats})")
+    print(f"peak memory: {peak / 2**20:.0f} MiB ({what}); nothing was written")
+    return 0
+
+
+def _peak_memory(device: torch.device) -> tuple[int, str]:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device), "allocated on the device"
+    import resource
+
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale, "whole process"

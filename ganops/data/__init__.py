@@ -1,0 +1,11 @@
+"""Images in: named sets, files, tensors, loaders. Bytes stay bytes until they reach the device."""
+
+from __future__ import annotations
+
+from ganops.data.open import DATA_NAMES, open_data
+from ganops.data.pixels import to_float, to_uint8
+from ganops.data.source import ImageSet, LoaderSource, Source
+
+__all__ = [
+    "DATA_NAMES", "ImageSet", "LoaderSource", "Source", "open_data", "to_float", "to_uint8",
+]  # fmt: skip

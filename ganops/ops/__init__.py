@@ -1,0 +1,45 @@
+"""The ops: drop-in functions, each with a plain PyTorch reference, native and Triton kernels."""
+
+from .bias_act import bias_act
+from .conv import conv2d, conv_transpose2d, linear
+from .gradient_penalty import (
+    dragan_penalty,
+    gradient_penalty,
+    interpolate,
+    penalty_and_gradient,
+    penalty_from_gradient,
+    r1_penalty,
+    r2_penalty,
+)
+from .philox import random_bits, random_normal, random_uniform
+from .piecewise_linear import abs, hardtanh, leaky_relu, prelu, relu, relu6, threshold
+from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, pad
+
+__all__ = [
+    "abs",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "avg_pool2d",
+    "bias_act",
+    "conv2d",
+    "conv_transpose2d",
+    "dragan_penalty",
+    "gradient_penalty",
+    "hardtanh",
+    "interpolate",
+    "leaky_relu",
+    "linear",
+    "max_pool2d",
+    "pad",
+    "penalty_and_gradient",
+    "penalty_from_gradient",
+    "prelu",
+    "r1_penalty",
+    "r2_penalty",
+    "random_bits",
+    "random_normal",
+    "random_uniform",
+    "relu",
+    "relu6",
+    "threshold",
+]

@@ -1,0 +1,127 @@
+"""How compiled ops meet autograd: one pattern for all of them.
+
+Every kernel is a dispatcher op in two overloads of one schema: ``ganops::op`` carries derivatives,
+``ganops::op.kernel`` is the bare kernel. `torch.autograd.Function`s call the bare one in their
+forward and each other in their backward and jvp, so orders 1 and 2 and forward mode are all
+written out, and what is not written raises. The public functions call the Function directly
+(torch.func then works); under torch.compile they call ``ganops::op``, whose Autograd kernel is that
+same Function.
+
+Triton kernels are the ops ``ganops::op_triton`` of the same schema, defined here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.autograd import Function
+
+from .. import _dispatch, _library
+
+_LIBRARY = torch.library.Library("ganops", "FRAGMENT")
+_SUFFIX = {"native": "", "triton": "_triton"}
+
+
+def available(impl: str) -> bool:
+    """Are the ops of this implementation defined in this process?"""
+    return _library.NATIVE.loaded if impl == "native" else _dispatch.triton_importable()
+
+
+def kernel(op: str, impl: str) -> Any:
+    """The bare kernel: no autograd, no checks of what a user may pass."""
+    return getattr(torch.ops.ganops, op + _SUFFIX[impl]).kernel
+
+
+def differentiable(op: str, impl: str) -> Any:
+    """The dispatcher op that carries derivatives; for torch.compile."""
+    return getattr(torch.ops.ganops, op + _SUFFIX[impl]).default
+
+
+def quick(function: type[Function]) -> type[Function]:
+    """Class decorator: remember forward's signature, which apply() otherwise rebuilds every call.
+
+    That reflection took a third of a small op's time (15 us of 46).
+    """
+    forward: Any = function.forward
+    forward.__signature__ = inspect.signature(forward)
+    return function
+
+
+def register(
+    op: str,
+    schema: str,
+    *,
+    fake: Callable[..., Any],
+    autograd: Callable[..., Any] | None,
+    triton: Callable[..., Any],
+) -> None:
+    """Registers fakes and derivatives of both compiled implementations of an op.
+
+    Args:
+        op: name as in csrc/library.cpp.
+        schema: "(Tensor x, ...) -> Tensor", as there; the Triton twin is defined from it.
+        fake: shapes, strides and dtypes of the results, from fake tensors.
+        autograd: (impl, *args) -> results through the op's autograd.Function; None if no tensor
+            argument is differentiable.
+        triton: launches the Triton kernel; imports triton itself when first called.
+    """
+    if available("triton"):
+        for overload in ("", ".kernel"):
+            _LIBRARY.define(f"{op}_triton{overload}{schema}")
+            for key in ("CUDA", "CPU"):
+                _LIBRARY.impl(f"{op}_triton{overload}", triton, key)
+    for impl, suffix in _SUFFIX.items():
+        if not available(impl):
+            continue
+        for overload in ("", ".kernel"):
+            torch.library.register_fake(f"ganops::{op}{suffix}{overload}", fake, lib=_LIBRARY)
+        if autograd is not None:
+            _LIBRARY.impl(op + suffix, _bound(autograd, impl), "Autograd")
+
+
+def _bound(autograd: Callable[..., Any], impl: str) -> Callable[..., Any]:
+    return lambda *args: autograd(impl, *args)
+
+
+def refuse(op: str, order: int) -> RuntimeError:
+    """The error of a derivative that does not exist."""
+    return RuntimeError(
+        f"{op}: its compiled kernels have derivatives up to order {order - 1}, and order {order} "
+        f'was asked for. impl="reference" is differentiable to any order.'
+    )
+
+
+def refuse_nested_forward(op: str, instead: str = 'impl="reference"') -> None:
+    """Raises where a jvp runs inside another one (jacfwd of jacfwd).
+
+    PyTorch runs a Function's jvp with forward mode off, so the plain operations in it would lose
+    the tangents of the outer level without a word.
+    """
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1:
+        raise RuntimeError(
+            f"{op}: forward mode inside forward mode has no derivative here. Take one of the two "
+            f"in reverse (torch.func.hessian does), or {instead}."
+        )
+
+
+def is_dense(t: torch.Tensor, first: int = 0) -> bool:
+    """Do dims first, first+1, ... fill one gapless block? Twin of csrc/common/tensors.h."""
+    if any(t.size(d) == 0 for d in range(first, t.dim())):
+        return True
+    expected = 1
+    for stride, size in sorted(
+        (t.stride(d), t.size(d)) for d in range(first, t.dim()) if t.size(d) != 1
+    ):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def empty_dense_like(t: torch.Tensor) -> torch.Tensor:
+    """An empty tensor as the kernels return it: t's memory order if gapless, else contiguous."""
+    return torch.empty_like(t) if is_dense(t) else t.new_empty(t.shape)

@@ -1,0 +1,58 @@
+"""What the twins of torch's own functions share.
+
+A twin returns what torch's function returns, and differs in what its backward does: torch.autograd
+Functions over public ATen operations, whose saved tensors are read detached where the derivative is
+piecewise constant. The stock formulas then carry every further order, and have nothing to send to
+the primal network but what is truly there; where stock PyTorch sends zeros, autograd runs the whole
+primal backward on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from ._autograd import is_dense, refuse_nested_forward
+
+
+def serves(*tensors: Tensor | None) -> bool:
+    """May a twin take these? Otherwise the caller hands over to torch's own function.
+
+    Not while compiling (a Python Function inside torch.func.grad inside torch.compile loses its
+    derivative without a word), and not for subclasses, which have rules of their own.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return all(
+        t is None
+        or (type(t) in (Tensor, Parameter) and t.is_floating_point() and t.layout == torch.strided)
+        for t in tensors
+    )
+
+
+def one_forward_level(op: str) -> None:
+    """Every twin's jvp starts with this."""
+    refuse_nested_forward(op, f"torch's own {op}")
+
+
+@dataclass(frozen=True)
+class Like:
+    """A tensor's geometry without its values: backward kernels ask for an input they never read."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...] | None  # None: contiguous
+    dtype: torch.dtype
+    device: torch.device
+
+    @staticmethod
+    def of(t: Tensor) -> Like:
+        return Like(tuple(t.shape), t.stride() if is_dense(t) else None, t.dtype, t.device)
+
+    def empty(self) -> Tensor:
+        """Uninitialised memory, touched by nobody."""
+        if self.stride is None:
+            return torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)

@@ -1,0 +1,184 @@
+"""Derivatives of convolutions: three bilinear maps that are each other's derivatives.
+
+    y  = C(x, w)        convolution                dy -> (X(dy, w), W(dy, x))
+    dx = X(dy, w)       backward with respect x    v  -> d dy = C(v, w),  d w = W(dy, v)
+    dw = W(dy, x)       backward with respect w    u  -> d dy = C(x, u),  d x = X(dy, u)
+
+The set is closed, so every order is right, and runs the kernels of a first order: torch's own
+formula for the double backward computes dw as a convolution whose kernel is the whole image, one
+call per group. C stands for a transposed convolution as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from .._input_pass import InputPass
+from .._twins import Like, one_forward_level
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is not a tensor (one leaf to pytrees, which torch.func needs)."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool
+    output_padding: tuple[int, ...]
+    groups: int
+
+    @property
+    def _numbers(self) -> tuple[Any, ...]:
+        return (self.stride, self.padding, self.dilation, self.transposed, self.output_padding,
+                self.groups)  # fmt: skip
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        y: Tensor = aten.convolution(x, w, b, *self._numbers)
+        return y
+
+    def backward(self, dy: Tensor, x: Tensor, w: Tensor, mask: list[bool]) -> tuple[Any, ...]:
+        """(dx, dw, db); what the mask leaves out is None and costs nothing."""
+        sizes = [dy.shape[1]] if mask[2] else None
+        grads: tuple[Any, ...] = aten.convolution_backward(dy, x, w, sizes, *self._numbers, mask)
+        return grads
+
+
+class Conv(Function):
+    """y from (x, w, b). x is kept only where w's gradient may be wanted, and w where x's is."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, w: Tensor, b: Tensor | None, spec: Spec) -> Tensor:
+        return spec.forward(x, w, b)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, w, b, ctx.spec = inputs
+        ctx.x_like, ctx.w_like = Like.of(x), Like.of(w)
+        ctx.set_materialize_grads(False)
+        need_x, need_w = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(x if need_w else None, w if need_x else None)
+        ctx.save_for_forward(x, w)
+        ctx.w_pruned, ctx.b_pruned = InputPass.prunes(w), InputPass.prunes(b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> tuple[Any, ...]:
+        if dy is None:
+            return None, None, None, None
+        x, w = ctx.saved_tensors
+        need_x, need_w, need_b = ctx.needs_input_grad[:3]
+        need_w, need_b = need_w and not ctx.w_pruned(), need_b and not ctx.b_pruned()
+        if not torch.is_grad_enabled():  # the last order: one call for all
+            x = ctx.x_like.empty() if x is None else x
+            w = ctx.w_like.empty() if w is None else w
+            return *ctx.spec.backward(dy, x, w, [need_x, need_w, need_b]), None
+        dx = ConvInput.apply(dy, w, ctx.x_like, ctx.spec) if need_x else None
+        dw = ConvWeight.apply(dy, x, ctx.w_like, ctx.spec) if need_w else None
+        db = dy.sum([0, *range(2, dy.dim())]) if need_b else None
+        return dx, dw, db, None
+
+    @staticmethod
+    def jvp(
+        ctx: Any, x_t: Tensor | None, w_t: Tensor | None, b_t: Tensor | None, _: None
+    ) -> Tensor | None:
+        one_forward_level("conv2d")
+        x, w = ctx.saved_tensors
+        parts = []
+        if x_t is not None:
+            parts.append(Conv.apply(x_t, w, b_t, ctx.spec))
+        if w_t is not None:
+            parts.append(Conv.apply(x, w_t, None if parts else b_t, ctx.spec))
+        if not parts and b_t is not None:
+            parts.append(Conv.apply(torch.zeros_like(x), w, b_t, ctx.spec))
+        return _sum(parts)
+
+
+class ConvInput(Function):
+    """dx from (dy, w)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(dy: Tensor, w: Tensor, like: Like, spec: Spec) -> Tensor:
+        dx: Tensor = spec.backward(dy, like.empty(), w, [True, False, False])[0]
+        return dx
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        dy, w, ctx.x_like, ctx.spec = inputs
+        ctx.w_like = Like.of(w)
+        ctx.set_materialize_grads(False)
+        need_dy, need_w = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(dy if need_w else None, w if need_dy else None)
+        ctx.save_for_forward(dy, w)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Any, ...]:
+        if v is None:
+            return None, None, None, None
+        dy, w = ctx.saved_tensors
+        need_dy, need_w = ctx.needs_input_grad[:2]
+        d_dy = Conv.apply(v, w, None, ctx.spec) if need_dy else None
+        d_w = ConvWeight.apply(dy, v, ctx.w_like, ctx.spec) if need_w else None
+        return d_dy, d_w, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dy_t: Tensor | None, w_t: Tensor | None, *_: Any) -> Tensor | None:
+        one_forward_level("conv2d")
+        dy, w = ctx.saved_tensors
+        return _sum(
+            [ConvInput.apply(*pair, ctx.x_like, ctx.spec)
+             for pair in ((dy_t, w), (dy, w_t)) if None not in pair]
+        )  # fmt: skip
+
+
+class ConvWeight(Function):
+    """dw from (dy, x)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(dy: Tensor, x: Tensor, like: Like, spec: Spec) -> Tensor:
+        dw: Tensor = spec.backward(dy, x, like.empty(), [False, True, False])[1]
+        return dw
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        dy, x, ctx.w_like, ctx.spec = inputs
+        ctx.x_like = Like.of(x)
+        ctx.set_materialize_grads(False)
+        need_dy, need_x = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(dy if need_x else None, x if need_dy else None)
+        ctx.save_for_forward(dy, x)
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor | None) -> tuple[Any, ...]:
+        if u is None:
+            return None, None, None, None
+        dy, x = ctx.saved_tensors
+        need_dy, need_x = ctx.needs_input_grad[:2]
+        d_dy = Conv.apply(x, u, None, ctx.spec) if need_dy else None
+        d_x = ConvInput.apply(dy, u, ctx.x_like, ctx.spec) if need_x else None
+        return d_dy, d_x, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dy_t: Tensor | None, x_t: Tensor | None, *_: Any) -> Tensor | None:
+        one_forward_level("conv2d")
+        dy, x = ctx.saved_tensors
+        return _sum(
+            [ConvWeight.apply(*pair, ctx.w_like, ctx.spec)
+             for pair in ((dy_t, x), (dy, x_t)) if None not in pair]
+        )  # fmt: skip
+
+
+def _sum(parts: list[Tensor]) -> Tensor | None:
+    return sum(parts[1:], parts[0]) if parts else None

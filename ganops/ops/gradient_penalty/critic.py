@@ -1,0 +1,135 @@
+"""The gradient of a critic's scores with respect to its images, kept differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import disable_saved_tensors_hooks
+
+from .._input_pass import InputPass
+from .rerouting import Rerouting
+
+ENGINES = ("auto", "autograd")
+
+
+@dataclass(frozen=True)
+class Critic:
+    """A critic and how to call it; `name` is the penalty's, for messages."""
+
+    name: str
+    call: Callable[..., Any]
+    output: Callable[[Any], Tensor] | None = None
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] | None = None
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ValueError(
+                f"{self.name}: expected engine 'auto' or 'autograd', got {self.engine!r}"
+            )
+
+    def scores(self, x: Tensor) -> Tensor:
+        """(B, ...), one row per sample."""
+        out = self.call(x, *self.args, **(self.kwargs or {}))
+        out = out if self.output is None else self.output(out)
+        if not isinstance(out, Tensor):
+            raise TypeError(
+                f"{self.name}: expected the critic to return a tensor, got {type(out).__name__}; "
+                "pick one with output="
+            )
+        if out.dim() == 0 or out.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"{self.name}: expected scores of shape ({x.shape[0]}, ...), one row per sample, "
+                f"got {tuple(out.shape)}"
+            )
+        return out
+
+    def input_gradient(self, x: Tensor) -> Tensor:
+        """d(sum of scores)/dx, with x's shape. x: (B, ...), a leaf that requires grad."""
+        if torch.compiler.is_compiling():
+            # The one form of second order that torch.compile gets right.
+            gradient: Tensor = torch.func.grad(lambda t: self.scores(t).sum())(x)
+            return gradient
+        with torch.enable_grad():
+            scores, only_x = self._forward(x)
+            if not scores.requires_grad:
+                raise self._detached()
+            self._refuse_compiled(scores)
+            only_x.running = True
+            try:
+                (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=True, allow_unused=True)
+            finally:
+                only_x.running = False
+        if grad is None:
+            raise self._detached()
+        return grad
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, InputPass]:
+        """The critic's own forward, by twins unless it must run as it is."""
+        only_x = InputPass(x)
+        with ExitStack() as active:
+            if self.engine == "auto" and _hooks_are_free():
+                active.enter_context(disable_saved_tensors_hooks(
+                    f"{self.name}: the critic uses saved-tensor hooks (activation checkpointing "
+                    "or offloading), and what they recompute would not be what ran here; pass "
+                    "engine='autograd'"
+                ))  # fmt: skip
+                nested = InputPass.is_active()  # a twin must not run by twins in turn
+                active.enter_context(only_x)
+                if not nested:
+                    active.enter_context(Rerouting())
+            return self.scores(x), only_x
+
+    def _detached(self) -> ValueError:
+        return ValueError(
+            f"{self.name}: the critic's output does not depend on its input (detached, under "
+            "no_grad, or computed from something else)"
+        )
+
+    def _refuse_compiled(self, scores: Tensor) -> None:
+        """torch.compile's regions cannot be differentiated twice, and do not always say so."""
+        seen: set[Any] = set()
+        stack = [scores.grad_fn]
+        while stack:
+            node = stack.pop()
+            if node is None or node in seen:
+                continue
+            if type(node).__name__.startswith("CompiledFunction"):
+                raise RuntimeError(
+                    f"{self.name}: the critic runs regions compiled by torch.compile, which have "
+                    "no double backward: the penalty's gradient would be lost, in some cases "
+                    "without an error. Pass the critic uncompiled, or compile the function that "
+                    f"calls {self.name} instead of the critic"
+                )
+            seen.add(node)
+            stack.extend(n for n, _ in node.next_functions)
+
+
+def _hooks_are_free() -> bool:
+    """Are no saved-tensor hooks active around the penalty? If there are, everything is stock."""
+    try:
+        with disable_saved_tensors_hooks("probing"):
+            return True
+    except RuntimeError:
+        return False
+
+
+def leaf(name: str, argument: str, x: Any) -> Tensor:
+    """The images, detached, as the leaf to differentiate by; or a clear error."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{name}: expected {argument} as a float tensor, got {got}")
+    if x.dim() == 0 or x.shape[0] == 0:
+        raise ValueError(f"{name}: expected at least one sample, got {tuple(x.shape)}")
+    return differentiable_leaf(x.detach())
+
+
+def differentiable_leaf(x: Tensor) -> Tensor:
+    """x requiring grad, but not while compiling: torch.func.grad needs no leaf there."""
+    return x if torch.compiler.is_compiling() else x.requires_grad_()

@@ -1,0 +1,76 @@
+"""The functions a critic calls, run by their twins while a penalty calls the critic.
+
+A `torch.overrides.TorchFunctionMode` sees every torch function and every Tensor method that runs
+under it, in this thread, so a critic of stock layers reaches the floor untouched: nothing in it is
+patched, and weights, hooks, parametrisations and in-place calls run as written. Functions without a
+twin go on to torch; so do, by the twins themselves, tensor subclasses and whatever torch.compile
+traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from .. import conv, piecewise_linear, pooling
+
+
+def _in_place(twin: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *args, **kwargs: twin(*args, **kwargs, inplace=True)
+
+
+def _with_indices(twin: Callable[..., Any]) -> Callable[..., Any]:
+    """F.max_pool2d(return_indices=True) arrives as another function, its flag kept."""
+    return lambda *args, **kwargs: twin(*args, **{**kwargs, "return_indices": True})
+
+
+# What the mode is handed, for each way to write it -> what serves it. In place without a twin
+# (abs_, threshold_) is torch's own: the result does not tell the slope.
+TWINS: dict[Any, Callable[..., Any]] = {
+    torch.relu: piecewise_linear.relu,
+    Tensor.relu: piecewise_linear.relu,
+    F.relu: piecewise_linear.relu,
+    torch.relu_: _in_place(piecewise_linear.relu),
+    Tensor.relu_: _in_place(piecewise_linear.relu),
+    F.leaky_relu: piecewise_linear.leaky_relu,
+    F.leaky_relu_: _in_place(piecewise_linear.leaky_relu),
+    F.relu6: piecewise_linear.relu6,
+    F.hardtanh: piecewise_linear.hardtanh,
+    F.hardtanh_: _in_place(piecewise_linear.hardtanh),
+    F.threshold: piecewise_linear.threshold,
+    torch.threshold: piecewise_linear.threshold,
+    F.prelu: piecewise_linear.prelu,
+    torch.prelu: piecewise_linear.prelu,
+    Tensor.prelu: piecewise_linear.prelu,
+    torch.abs: piecewise_linear.abs,
+    torch.absolute: piecewise_linear.abs,
+    Tensor.abs: piecewise_linear.abs,
+    Tensor.absolute: piecewise_linear.abs,
+    Tensor.__abs__: piecewise_linear.abs,
+    F.avg_pool2d: pooling.avg_pool2d,
+    F.adaptive_avg_pool2d: pooling.adaptive_avg_pool2d,
+    F.max_pool2d: pooling.max_pool2d,
+    torch.max_pool2d: pooling.max_pool2d,
+    F.max_pool2d_with_indices: _with_indices(pooling.max_pool2d),
+    F.adaptive_max_pool2d: pooling.adaptive_max_pool2d,
+    F.adaptive_max_pool2d_with_indices: _with_indices(pooling.adaptive_max_pool2d),
+    F.pad: pooling.pad,
+    F.conv2d: conv.conv2d,
+    torch.conv2d: conv.conv2d,
+    F.conv_transpose2d: conv.conv_transpose2d,
+    torch.conv_transpose2d: conv.conv_transpose2d,
+}
+
+
+class Rerouting(TorchFunctionMode):
+    """Active for the critic's forward and no longer."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return TWINS.get(func, func)(*args, **(kwargs or {}))

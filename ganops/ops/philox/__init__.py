@@ -1,0 +1,143 @@
+"""Counter-based random numbers: the same bits on every backend, for any batch split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ... import _dispatch
+from .._autograd import kernel
+from . import autograd as _autograd  # noqa: F401  (registers fakes)
+from . import reference
+
+__all__ = ["random_bits", "random_normal", "random_uniform", "seed_from"]
+
+_KINDS = {"bits": 0, "uniform": 1, "normal": 2}
+
+
+def random_uniform(
+    shape: Sequence[int],
+    *,
+    seed: int,
+    offset: int = 0,
+    stream: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    impl: str = "auto",
+) -> Tensor:
+    """Uniform numbers in [0, 1) from Philox 4x32-10, multiples of 2^-24.
+
+    Element i of the result (in row-major order) is element offset + i of the stream
+    (seed, stream), whatever the shape: a batch drawn in two calls, or on two ranks, with offsets
+    to match, equals the batch drawn in one.
+
+    Args:
+        shape: shape of the result.
+        seed: 64-bit key; negative numbers are taken modulo 2^64.
+        offset: first element, 0 <= offset < 2^62.
+        stream: which of 2^64 independent streams of the seed.
+        dtype: numbers are made in float32, then cast.
+        device: where. CPU and CUDA give the same bits.
+        impl: "auto", "reference", "native" or "triton".
+
+    Returns:
+        A contiguous tensor. No derivatives: it depends on no tensor.
+
+    Raises:
+        ValueError: a negative size or offset, a seed or stream beyond 64 bits.
+        TypeError: dtype is not a floating dtype. RuntimeError: impl cannot serve.
+
+    Source: Salmon et al., SC 2011.
+
+    Example:
+        >>> both = random_uniform((4,), seed=1)
+        >>> torch.equal(both[2:], random_uniform((2,), seed=1, offset=2))
+        True
+    """
+    return _draw("uniform", shape, seed, offset, stream, device, impl).to(_floating(dtype))
+
+
+def random_normal(
+    shape: Sequence[int],
+    *,
+    seed: int,
+    offset: int = 0,
+    stream: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    impl: str = "auto",
+) -> Tensor:
+    """Standard normal numbers by Box-Muller on Philox 4x32-10; |x| <= 5.77.
+
+    Arguments, errors and the meaning of offset are those of `random_uniform`. Logarithm, sine and
+    cosine are ganops' own, made of operations that IEEE 754 rounds exactly: the bits are the same
+    in plain PyTorch, C++, CUDA and Triton.
+
+    Example:
+        >>> random_normal((2,), seed=0).shape
+        torch.Size([2])
+    """
+    return _draw("normal", shape, seed, offset, stream, device, impl).to(_floating(dtype))
+
+
+def random_bits(
+    shape: Sequence[int],
+    *,
+    seed: int,
+    offset: int = 0,
+    stream: int = 0,
+    device: torch.device | str = "cpu",
+    impl: str = "auto",
+) -> Tensor:
+    """The 32-bit words themselves, as int64 in [0, 2^32). Arguments as in `random_uniform`."""
+    return _draw("bits", shape, seed, offset, stream, device, impl)
+
+
+def seed_from(generator: torch.Generator | None = None) -> int:
+    """A 63-bit seed drawn from a torch generator (None: torch's global CPU generator).
+
+    One draw, on the generator's own device; drawing from a CUDA generator waits for the GPU.
+    """
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
+
+
+def _floating(dtype: torch.dtype) -> torch.dtype:
+    if dtype not in _dispatch.FLOATING:
+        raise TypeError(f"philox: expected a floating dtype, got {dtype}")
+    return dtype
+
+
+def _signed(value: int, name: str) -> int:
+    """64 bits as the dispatcher's int carries them."""
+    if not -(2**63) <= value < 2**64:
+        raise ValueError(f"philox: expected {name} to fit 64 bits, got {value}")
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _draw(
+    kind: str,
+    shape: Sequence[int],
+    seed: int,
+    offset: int,
+    stream: int,
+    device: torch.device | str,
+    impl: str,
+) -> Tensor:
+    shape = tuple(shape)
+    if any(n < 0 for n in shape):
+        raise ValueError(f"philox: expected sizes >= 0, got {shape}")
+    if not 0 <= offset < 2**62:
+        raise ValueError(f"philox: expected 0 <= offset < 2^62, got {offset}")
+    seed, stream, n = _signed(seed, "seed"), _signed(stream, "stream"), math.prod(shape)
+    device = torch.device(device)
+    impl = _dispatch.choose("philox", impl, device)
+    if impl == "reference":
+        flat = getattr(reference, f"random_{kind}")(n, seed, offset, stream, device)
+    else:
+        like = torch.empty(0, device=device)
+        flat = kernel("philox", impl)(like, n, seed, offset, stream, _KINDS[kind])
+    return flat.reshape(shape)  # type: ignore[no-any-return]

@@ -1,0 +1,163 @@
+"""Derivatives of the piecewise linear activations.
+
+    order 0   y  = f(x)
+    order 1   dx = s dy,   s = f'(x), read off y where y tells it and off x otherwise
+    order 2   d dy = s v;  nothing for x: s is piecewise constant
+
+Orders 1 and up are torch's own formulas on a detached `ref`, so they hold for every order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from .._input_pass import InputPass
+from .._twins import one_forward_level
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is not a tensor (one leaf to pytrees, which torch.func needs)."""
+
+    name: str
+    numbers: tuple[float, ...] = ()
+    inplace: bool = False
+
+    @property
+    def from_output(self) -> bool:
+        """Is the slope read off y? y is what the next layer keeps anyway."""
+        return (
+            self.inplace
+            or self.name == "relu"
+            or (self.name == "leaky_relu" and self.numbers[0] >= 0)
+        )
+
+    def value(self, x: Tensor) -> Tensor:
+        table = _INPLACE if self.inplace else _VALUES
+        return table[self.name](x, *self.numbers)
+
+    def slope(self, g: Tensor, ref: Tensor) -> Tensor:
+        """s g. ref: y or x."""
+        if self.name == "leaky_relu":
+            return aten.leaky_relu_backward(g, ref, *self.numbers, self.from_output)
+        return _SLOPES[self.name](g, ref, *self.numbers)
+
+
+_VALUES: dict[str, Callable[..., Tensor]] = {
+    "abs": torch.abs,
+    "hardtanh": F.hardtanh,
+    "leaky_relu": F.leaky_relu,
+    "relu": torch.relu,
+    "threshold": F.threshold,
+}
+_INPLACE: dict[str, Callable[..., Tensor]] = {
+    "hardtanh": F.hardtanh_,
+    "leaky_relu": F.leaky_relu_,
+    "relu": torch.relu_,
+}
+_SLOPES: dict[str, Callable[..., Tensor]] = {
+    "abs": lambda g, x: g * x.sgn(),
+    "hardtanh": lambda g, ref, low, high: aten.hardtanh_backward(g, ref, low, high),
+    "relu": lambda g, y: aten.threshold_backward(g, y, 0),
+    "threshold": lambda g, x, limit, _: aten.threshold_backward(g, x, limit),
+}
+
+
+class Activation(Function):
+    """y = f(x), elementwise."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, spec: Spec) -> Tensor:
+        return spec.value(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, spec = inputs
+        ctx.spec = spec
+        ctx.set_materialize_grads(False)
+        if spec.inplace:
+            ctx.mark_dirty(x)
+        ref = output if spec.from_output else x
+        ctx.save_for_backward(ref)
+        ctx.save_for_forward(ref)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, None]:
+        if dy is None:
+            return None, None
+        (ref,) = ctx.saved_tensors
+        return ctx.spec.slope(dy, ref.detach()), None
+
+    @staticmethod
+    def jvp(ctx: Any, x_t: Tensor, _: None) -> Tensor:
+        one_forward_level(ctx.spec.name)
+        (ref,) = ctx.saved_tensors
+        y_t: Tensor = ctx.spec.slope(x_t, ref.detach())
+        return x_t.copy_(y_t) if ctx.spec.inplace else y_t
+
+
+class InPlace(Activation):
+    """x = f(x). vmap generates no rule for functions in place; an elementwise one needs none."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, spec: Spec) -> tuple[Tensor, Any]:
+        return InPlace.apply(x, spec), in_dims[0]
+
+
+class PReLU(Function):
+    """y = x where x > 0, else w x; w along dim 1, or one number."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, w: Tensor) -> Tensor:
+        return torch.prelu(x, w)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, w = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, w)
+        ctx.save_for_forward(x, w)
+        ctx.pruned = InputPass.prunes(w)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        if dy is None:
+            return None, None
+        x, w = ctx.saved_tensors
+        need_x, need_w = ctx.needs_input_grad
+        positive = x.detach() > 0
+        dx = torch.where(positive, dy, _along(w, x) * dy) if need_x else None
+        if not need_w or ctx.pruned():
+            return dx, None
+        terms = torch.where(positive, 0.0, x * dy)  # linear in x: order 2 is real here
+        return dx, terms.sum_to_size(_along(w, x).shape).reshape(w.shape)
+
+    @staticmethod
+    def jvp(ctx: Any, x_t: Tensor | None, w_t: Tensor | None) -> Tensor:
+        one_forward_level("prelu")
+        x, w = ctx.saved_tensors
+        x_t = torch.zeros_like(x) if x_t is None else x_t
+        below = _along(w, x) * x_t
+        if w_t is not None:
+            below = below + _along(w_t, x) * x
+        return torch.where(x.detach() > 0, x_t, below)
+
+
+def _along(w: Tensor, x: Tensor) -> Tensor:
+    """w shaped to broadcast along dim 1 of x."""
+    return w.reshape([-1 if d == 1 else 1 for d in range(x.dim())]) if x.dim() > 1 else w

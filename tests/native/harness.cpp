@@ -1,0 +1,126 @@
+// The scalar formulas of csrc/*/*_math.h and numeric.h as NumPy functions, for the tests alone.
+// One call evaluates a whole array; dtypes are told apart by overload, float64 first.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "bias_act/bias_act_math.h"
+#include "common/numeric.h"
+#include "gradient_penalty/gradient_penalty_math.h"
+#include "philox/philox_math.h"
+
+namespace py = pybind11;
+using namespace ganops;
+
+namespace {
+
+// No forcecast: a float32 array must not be taken for float64.
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+template <class Out, class In, class F>
+Array<Out> map(const Array<In>& x, const F& f) {
+  Array<Out> y(x.size());
+  for (py::ssize_t i = 0; i < x.size(); ++i) y.mutable_data()[i] = f(x.data()[i]);
+  return y;
+}
+
+template <class T>
+void bind_numeric(py::module_& m) {
+  m.def("exp_", [](const Array<T>& x) { return map<T>(x, [](T v) { return exp_(v); }); });
+  m.def("exp_negative",
+        [](const Array<T>& x) { return map<T>(x, [](T v) { return exp_negative(v); }); });
+  m.def("expm1_negative",
+        [](const Array<T>& x) { return map<T>(x, [](T v) { return expm1_negative(v); }); });
+  m.def("log1p_", [](const Array<T>& x) { return map<T>(x, [](T v) { return log1p_(v); }); });
+  m.def("tanh_", [](const Array<T>& x) { return map<T>(x, [](T v) { return tanh_(v); }); });
+}
+
+// (f, f', f'') of activation A; (s, s') of its slope as a function of the output.
+template <class T, Act A>
+void bind_act(py::module_& m, const std::string& name) {
+  m.def(("jet_" + name).c_str(), [](const Array<T>& t, T alpha) {
+    return py::make_tuple(map<T>(t, [=](T v) { return act_jet<A>(v, alpha).f; }),
+                          map<T>(t, [=](T v) { return act_jet<A>(v, alpha).d1; }),
+                          map<T>(t, [=](T v) { return act_jet<A>(v, alpha).d2; }));
+  });
+  m.def(("value_" + name).c_str(), [](const Array<T>& t, T alpha, T gain, T clamp) {
+    return map<T>(t, [=](T v) { return bias_act_value<A>(v, alpha, gain, clamp); });
+  });
+  m.def(("grad_" + name).c_str(), [](const Array<T>& t, T alpha, T gain, T clamp) {
+    return py::make_tuple(
+        map<T>(t, [=](T v) { return bias_act_grad<A>(T(3), v, alpha, gain, clamp); }),
+        map<T>(t, [=](T v) { return bias_act_grad2<A>(T(3), T(0.5), v, alpha, gain, clamp); }));
+  });
+  if constexpr (has_output_slope(A)) {
+    m.def(("slope_" + name).c_str(), [](const Array<T>& y, T alpha, T gain) {
+      return py::make_tuple(map<T>(y, [=](T v) { return output_slope<A>(v, alpha, gain).s; }),
+                            map<T>(y, [=](T v) { return output_slope<A>(v, alpha, gain).d; }));
+    });
+  }
+}
+
+template <class T>
+void bind_formulas(py::module_& m) {
+  bind_numeric<T>(m);
+  bind_act<T, Act::linear>(m, "linear");
+  bind_act<T, Act::relu>(m, "relu");
+  bind_act<T, Act::lrelu>(m, "lrelu");
+  bind_act<T, Act::tanh>(m, "tanh");
+  bind_act<T, Act::sigmoid>(m, "sigmoid");
+  bind_act<T, Act::elu>(m, "elu");
+  bind_act<T, Act::selu>(m, "selu");
+  bind_act<T, Act::softplus>(m, "softplus");
+  bind_act<T, Act::swish>(m, "swish");
+  m.def("penalty", [](const Array<T>& n, T center, bool one_sided) {
+    return py::make_tuple(map<T>(n, [=](T v) { return penalty_value(v, center, one_sided); }),
+                          map<T>(n, [=](T v) { return penalty_k1(v, center, one_sided); }),
+                          map<T>(n, [=](T v) { return penalty_k2(v, center, one_sided); }));
+  });
+}
+
+py::tuple words(const Words& w) { return py::make_tuple(w.w[0], w.w[1], w.w[2], w.w[3]); }
+
+}  // namespace
+
+PYBIND11_MODULE(ganops_harness, m) {
+  bind_formulas<double>(m);
+  bind_formulas<float>(m);
+
+  // Half formats as their 16 bits.
+  m.def("half_to_float", [](const Array<uint16_t>& x) {
+    return map<float>(x, [](uint16_t bits) { return to_compute(Half{bits}); });
+  });
+  m.def("bfloat16_to_float", [](const Array<uint16_t>& x) {
+    return map<float>(x, [](uint16_t bits) { return to_compute(BFloat16{bits}); });
+  });
+  m.def("float_to_half", [](const Array<float>& x) {
+    return map<uint16_t>(x, [](float v) { return from_compute<Half>(v).bits; });
+  });
+  m.def("float_to_bfloat16", [](const Array<float>& x) {
+    return map<uint16_t>(x, [](float v) { return from_compute<BFloat16>(v).bits; });
+  });
+
+  m.def("philox4x32",
+        [](uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
+          return words(philox4x32(Words{{c0, c1, c2, c3}}, k0, k1));
+        });
+  m.def("philox_block", [](uint64_t seed, uint64_t stream, uint64_t block) {
+    return words(philox_block(seed, stream, block));
+  });
+  m.def("uniform_from_bits", [](const Array<uint32_t>& x) {
+    return map<float>(x, [](uint32_t b) { return uniform_from_bits(b); });
+  });
+  m.def("log_exact",
+        [](const Array<float>& x) { return map<float>(x, [](float u) { return log_exact(u); }); });
+  m.def("cos_sin_turns", [](const Array<uint32_t>& x) {
+    return py::make_tuple(map<float>(x, [](uint32_t b) { return cos_sin_turns(b).cos; }),
+                          map<float>(x, [](uint32_t b) { return cos_sin_turns(b).sin; }));
+  });
+  m.def("normals_from_block", [](uint32_t w0, uint32_t w1, uint32_t w2, uint32_t w3) {
+    float out[4];
+    normals_from_block(Words{{w0, w1, w2, w3}}, out);
+    return py::make_tuple(out[0], out[1], out[2], out[3]);
+  });
+}

@@ -1,0 +1,68 @@
+"""What really runs: FLOPs at the dispatcher, and a Function to see who makes zeros of None.
+
+torch's FlopCounterMode counts a grouped weight gradient `groups` times too high and fails under
+nested autograd.grad, so this one is by hand; `test_conv.py` holds it to torch's on what that does
+count right.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+aten = torch.ops.aten
+
+
+class Counter(TorchDispatchMode):
+    """flops: total of multiply-adds, times two. calls: how many convolution kernels were asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        self.calls = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = func.overloadpacket
+        if packet is aten.convolution:
+            x, w, transposed = args[0], args[1], args[6]
+            self._conv(x if transposed else out, w, 1)
+        elif packet is aten.convolution_backward:
+            dy, x, w = args[:3]
+            self._conv(x if args[7] else dy, w, sum(args[10][:2]))
+        elif packet in (aten.mm, aten.bmm):
+            self.flops += 2 * args[0].numel() * args[1].shape[-1]
+        elif packet is aten.addmm:
+            self.flops += 2 * args[1].numel() * args[2].shape[-1]
+        return out
+
+    def _conv(self, dense: torch.Tensor, w: torch.Tensor, times: int) -> None:
+        """dense: the side on which each pixel meets one filter tap of each channel (y, not x)."""
+        pixels = dense.shape[0] * math.prod(dense.shape[2:])
+        self.flops += 2 * times * pixels * w.numel()
+        self.calls += times
+
+
+class Nothing(torch.autograd.Function):
+    """Passes x on, and None back."""
+
+    @staticmethod
+    def forward(x):
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, dy):
+        return None

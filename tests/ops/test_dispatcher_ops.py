@@ -1,0 +1,99 @@
+"""Every dispatcher op under torch.library.opcheck: schema, fakes, autograd keys, AOT dispatch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from ganops.ops.bias_act import ACTIVATIONS
+
+ROOT = Path(__file__).parents[2]
+SWISH, LRELU, SIGMOID = (list(ACTIVATIONS).index(a) for a in ("swish", "lrelu", "sigmoid"))
+
+
+def compact(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def permuted(*shape):
+    return torch.randn(*shape[::-1], dtype=torch.float64).permute(*range(len(shape))[::-1])
+
+
+def last_two_swapped(*shape):
+    return torch.randn(*shape[:-2], shape[-1], shape[-2], dtype=torch.float64).mT
+
+
+def sliced(*shape):
+    return torch.randn(*shape[:-1], 2 * shape[-1], dtype=torch.float64)[..., ::2]
+
+
+LAYOUTS = {"compact": compact, "permuted": permuted, "swapped": last_two_swapped, "sliced": sliced}
+
+
+def arguments(op, make, device):
+    """Argument lists of an op, from tensors that `make` lays out; differentiable ones need grad."""
+    torch.manual_seed(0)
+    shape = (2, 3, 5)
+    x, y, v = (make(*shape).to(device).requires_grad_() for _ in range(3))
+    b = torch.randn(3, dtype=torch.float64, device=device, requires_grad=True)
+    go = torch.tensor(0.7, dtype=torch.float64, device=device, requires_grad=True)
+    norms = x.detach().flatten(1).norm(dim=1)
+    swish, lrelu = (1, SWISH, 0.0, 1.3, 0.8), (1, LRELU, 0.2, 1.3, -1.0)
+    sigmoid = (1, SIGMOID, 0.0, 1.3, -1.0)
+    inside = (x.detach().sigmoid() * 1.3).requires_grad_()
+    return {
+        "bias_act": [(x, b, *swish), (x, None, *lrelu)],
+        "bias_act_grad": [
+            (v, x, b, *swish, False, True), (v, x, None, *lrelu, True, False),
+            (v, inside, b, *sigmoid, True, True),
+        ],
+        "bias_act_grad2": [(v, y, x, b, *swish, False), (v, y, inside, None, *sigmoid, True)],
+        "gradient_penalty": [(x, 1.0, False), (x, 0.5, True)],
+        "gradient_penalty_fused": [(x, 1.0, False, 10.0), (x, 0.5, True, 0.5)],
+        "gradient_penalty_grad": [(go, x, norms, 1.0, False)],
+        "gradient_penalty_grad2": [(v, go, x, norms, 1.0, True)],
+        "philox": [(torch.empty(0, device=device), 7, -3, 5, 2, kind) for kind in range(3)],
+    }[op]  # fmt: skip
+
+
+OPS = re.findall(r'define\(\s*m, "(\w+)"', (ROOT / "csrc" / "library.cpp").read_text())
+LAST_ORDER = {
+    "bias_act_grad2",
+    "gradient_penalty_grad2",
+    "gradient_penalty_fused",
+}  # differentiating them is refused
+
+
+def test_the_list_of_ops_is_not_empty():
+    assert len(OPS) == 8
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("op", OPS)
+def test_opcheck(backend, op, layout):
+    if backend == ("triton", "cpu") and layout in ("swapped", "sliced"):
+        pytest.skip("compact and permuted do, where interpreting each takes a second")
+    found = getattr(torch.ops.ganops, op + backend.suffix)
+    for args in arguments(op, LAYOUTS[layout], backend.device):
+        plain = [a.detach() if isinstance(a, torch.Tensor) else a for a in args]
+        torch.library.opcheck(found.default, plain if op in LAST_ORDER else args)
+        torch.library.opcheck(found.kernel, plain)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("op", OPS)
+def test_fakes_agree_in_strides(backend, op, layout):
+    """opcheck compares strides up to its own taste; here they are equal."""
+    found = getattr(torch.ops.ganops, op + backend.suffix).kernel
+    for args in arguments(op, LAYOUTS[layout], backend.device):
+        plain = [a.detach() if isinstance(a, torch.Tensor) else a for a in args]
+        real = found(*plain)
+        with torch._subclasses.FakeTensorMode() as mode:
+            fake = found(*[mode.from_tensor(a) if isinstance(a, torch.Tensor) else a
+                           for a in plain])  # fmt: skip
+        several = isinstance(real, (tuple, list))
+        for r, f in zip(real if several else [real], fake if several else [fake]):
+            assert (r.shape, r.stride(), r.dtype) == (f.shape, f.stride(), f.dtype)

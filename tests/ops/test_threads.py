@@ -1,0 +1,74 @@
+"""Results do not depend on how many threads compute them: the same bits from one and from two."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from backends import Backend
+from compare import assert_same_bits
+
+from ganops import ops
+
+
+@pytest.fixture(params=[pytest.param(Backend("native", "cpu"), id="native-cpu")])
+def native(request):
+    reason = request.param.why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    return "native"
+
+
+def with_threads(n, f):
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        return f()
+    finally:
+        torch.set_num_threads(before)
+
+
+def assert_independent_of_threads(f):
+    one = with_threads(1, f)
+    for n in (2, 3):
+        for got, expected in zip(with_threads(n, f), one):
+            assert_same_bits(got, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(64, 16, 257), (20_011, 13), (3, 5, 70_001), (1, 1, 300_007)], ids=str
+)
+def test_bias_act_with_its_bias_gradient(native, shape, dtype):
+    torch.manual_seed(0)
+    x, dy, v = torch.randn(3, *shape).to(dtype)
+    b = torch.randn(shape[1]).to(dtype)
+
+    def orders():
+        x_, b_, dy_ = (t.detach().requires_grad_() for t in (x, b, dy))
+        y = ops.bias_act(x_, b_, act="swish", impl=native)
+        first = torch.autograd.grad(y, (x_, b_), dy_, create_graph=True)
+        # Not with respect to b: that sum is torch's own.
+        return [y.detach(), *(g.detach() for g in first), torch.autograd.grad(first[0], x_, v)[0]]
+
+    assert_independent_of_threads(orders)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(3, 200_003), (5000, 77), (1, 500_009)], ids=str)
+def test_gradient_penalty(native, shape, dtype):
+    torch.manual_seed(0)
+    g, v = torch.randn(2, *shape).to(dtype)
+
+    def orders():
+        leaf = g.detach().requires_grad_()
+        go = torch.ones((), requires_grad=True)
+        value = ops.penalty_from_gradient(leaf, impl=native)
+        (d,) = torch.autograd.grad(value, leaf, go, create_graph=True)
+        return [value.detach(), d.detach(), *torch.autograd.grad(d, (leaf, go), v)]
+
+    assert_independent_of_threads(orders)
+
+
+def test_philox(native):
+    draw = lambda: [ops.random_normal((200_003,), seed=1, offset=3, impl=native)]  # noqa: E731
+    assert_independent_of_threads(draw)
