@@ -8,7 +8,8 @@
 #   make clean                   remove what was built (not runs/)
 #
 #   PYTHON=/path/to/python       use that environment as it is, and install ganops into it
-#   TORCH=2.12.0                 another torch (any pip version, or a whole requirement)
+#   TORCH=2.12.0                 another torch (any pip version, or a whole requirement); by default
+#                                2.13.0 for the CPU, where your package index has such a build
 #   PIP_ARGS="--index-url ..."   extra arguments of every pip install
 #   GANOPS_CUDA=0|1              see setup.py; auto builds CUDA code wherever nvcc is found
 
@@ -25,6 +26,8 @@ else
 endif
 PIP := $(PY) -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 TORCH_SPEC := $(if $(filter torch%,$(TORCH)),$(TORCH),torch==$(TORCH))
+NO_CPU_BUILD := no CPU build of torch $(TORCH) on your package index: taking its own, which may bring \
+  several GB of CUDA; PIP_ARGS names another index
 SOURCES := $(wildcard csrc/*.cpp csrc/*/*) setup.py pyproject.toml
 
 .PHONY: demo test bench bench-tiny wheel lint clean
@@ -50,7 +53,7 @@ lint: $(STAMPS)/dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' \
-	  | xargs $(PY) -m clang_format --dry-run --Werror
+	  | xargs $(PY) -c "from clang_format import clang_format; clang_format()" --dry-run --Werror
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) ganops/_C.so ganops/_C_cuda.so ganops/_build_info.json
@@ -61,7 +64,12 @@ $(VENV)/bin/python:
 
 $(STAMPS)/base: $(if $(PYTHON),,$(VENV)/bin/python)
 	@mkdir -p $(STAMPS)
+ifeq ($(TORCH),2.13.0)
+	@$(PY) -c "import torch" 2>/dev/null || { echo "installing $(TORCH_SPEC) for the CPU"; \
+	  $(PIP) "$(TORCH_SPEC)+cpu" 2>/dev/null || { echo "$(NO_CPU_BUILD)"; $(PIP) "$(TORCH_SPEC)"; }; }
+else
 	@$(PY) -c "import torch" 2>/dev/null || { echo "installing $(TORCH_SPEC)"; $(PIP) "$(TORCH_SPEC)"; }
+endif
 	$(PIP) "setuptools>=77" wheel ninja numpy
 	@touch $@
 

@@ -17,6 +17,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ DEFAULT_ARCHS = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 WHERE = "CUDA_HOME, CUDA_PATH, nvcc on PATH, /usr/local/cuda"
 CURE = "On a cluster, load its module first (module load cuda), or name it: CUDA_HOME=/path/to/cuda"
 OPS = ("bias_act", "gradient_penalty", "philox")
+OLDEST_GCC = 11
+WITHOUT = "or install without native kernels: GANOPS_NATIVE=0"
 
 
 def find_cuda(env: dict[str, str], default: str = "/usr/local/cuda") -> Path | None:
@@ -98,7 +101,34 @@ def pick_jobs(env: dict[str, str], cores: int, memory: int) -> int:
     return max(1, min(cores, memory // (3 << 30)))
 
 
-def describe_build(env: dict[str, str]) -> dict[str, Any]:
+def find_compiler(env: dict[str, str]) -> str:
+    """The first line of what the C++ compiler says of itself.
+
+    Raises SystemExit where there is none, or where it is known to be too old.
+    """
+    command = env.get("CXX", "c++")
+    try:
+        said = run_quietly(*command.split(), "--version")
+        version = run_quietly(*command.split(), "-dumpfullversion", "-dumpversion").strip()
+    except OSError:
+        raise SystemExit(
+            f"ganops needs a C++ compiler, and {command!r} does not run: install g++ "
+            f"{OLDEST_GCC} or newer, name one with CXX=, {WITHOUT}"
+        ) from None
+    major = re.match(r"\d+", version)
+    if "clang" not in said.lower() and major and int(major.group()) < OLDEST_GCC:
+        raise SystemExit(
+            f"ganops needs g++ {OLDEST_GCC} or newer, and {command!r} is {version}: name a newer "
+            f"one with CXX=, {WITHOUT}"
+        )
+    return said.splitlines()[0] if said else command
+
+
+def run_quietly(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+
+def describe_build(env: dict[str, str], system: str = platform.system()) -> dict[str, Any]:
     """What would be built here and why; raises SystemExit where the wish cannot be met."""
     native = env.get("GANOPS_NATIVE", "1")
     wish = env.get("GANOPS_CUDA", "auto")
@@ -114,6 +144,8 @@ def describe_build(env: dict[str, str]) -> dict[str, Any]:
         info["native_reason"] = "installed with GANOPS_NATIVE=0"
         info["cuda_reason"] = "installed with GANOPS_NATIVE=0"
         return info
+    if system != "Linux":
+        raise SystemExit(f"ganops builds native kernels on Linux only, this is {system}; {WITHOUT}")
     if wish == "0":
         info["cuda_reason"] = "built with GANOPS_CUDA=0"
         return info
@@ -124,8 +156,17 @@ def describe_build(env: dict[str, str]) -> dict[str, Any]:
             raise SystemExit(f"GANOPS_CUDA=1, but {reason}. {CURE}")
         info["cuda_reason"] = reason
         return info
-    info["cuda"], info["archs"] = str(toolkit), pick_archs(env, toolkit_archs(toolkit))
+    info["cuda"] = str(toolkit)
+    info["archs"] = or_exit(lambda: pick_archs(env, toolkit_archs(toolkit)))
     return info
+
+
+def or_exit(pick: Callable[[], Any]) -> Any:
+    """A wrong setting ends the build with its sentence, not with a traceback."""
+    try:
+        return pick()
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
 
 
 def version() -> str:
@@ -147,7 +188,7 @@ def extensions(info: dict[str, Any]) -> list[Extension]:
         return []
     target = f"-DTORCH_TARGET_VERSION=0x{TORCH_TARGET[0]:02x}{TORCH_TARGET[1]:02x}000000000000ULL"
     # contract=off: a value must not depend on whether the machine has fused multiply-add.
-    cxx = ["-std=c++20", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
+    cxx = ["-std=c++20", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
            "-fvisibility=hidden", f"-ffile-prefix-map={ROOT}/=", target]  # fmt: skip
     cpu = ["csrc/library.cpp", *(f"csrc/{op}/{op}_cpu.cpp" for op in OPS)]
     found = [Extension("ganops._C", cpu, extra_compile_args={"cxx": cxx})]  # type: ignore[arg-type]
@@ -186,20 +227,20 @@ class Build(LibraryNames, build_ext):
         info["cuda"] = toolkit is not None
         print(summary(info))
         if self.extensions:
+            compiler = find_compiler(dict(os.environ))
             import torch
             from torch.utils import cpp_extension
 
-            os.environ["MAX_JOBS"] = str(
-                pick_jobs(dict(os.environ), os.cpu_count() or 1, free_memory())
-            )
+            jobs = or_exit(lambda: pick_jobs(dict(os.environ), os.cpu_count() or 1, free_memory()))
+            os.environ["MAX_JOBS"] = str(jobs)
             # A CPU-only torch refuses nvcc unless told where it is.
             cpp_extension.CUDA_HOME = toolkit
-            info |= {"torch": torch.__version__, "jobs": int(os.environ["MAX_JOBS"]),
-                     "compiler": first_line("c++", "--version"),
+            info |= {"torch": torch.__version__, "jobs": jobs,
+                     "compiler": compiler,
                      "torch_target": ".".join(map(str, TORCH_TARGET)),
                      "platform": platform.platform(terse=True)}  # fmt: skip
             if toolkit:
-                info["nvcc"] = first_line(f"{toolkit}/bin/nvcc", "--version", line=-1)
+                info["nvcc"] = run_quietly(f"{toolkit}/bin/nvcc", "--version").splitlines()[-1]
             for ext in self.extensions:
                 ext.include_dirs += cpp_extension.include_paths()
                 ext.library_dirs += cpp_extension.library_paths()
@@ -216,13 +257,6 @@ class Build(LibraryNames, build_ext):
         folder = ROOT if self.inplace or self.editable_mode else Path(self.build_lib)
         (folder / "ganops").mkdir(parents=True, exist_ok=True)
         (folder / "ganops" / "_build_info.json").write_text(json.dumps(info, indent=2) + "\n")
-
-
-def first_line(*command: str, line: int = 0) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[line]
-    except (OSError, IndexError):
-        return "unknown"
 
 
 def summary(info: dict[str, Any]) -> str:

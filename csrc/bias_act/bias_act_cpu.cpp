@@ -1,7 +1,9 @@
 // bias_act on the CPU: one read of each operand, one write of each result, nothing in between.
 //
 // The tensor is walked in blocks that fit L1. Half types are widened into small buffers there, so
-// that the formulas are compiled for float and double only.
+// that the formulas are compiled for float and double only; but bfloat16, which widens by a shift,
+// has a forward of its own.
+#include "../common/results.h"
 #include "../common/stream_store.h"
 #include "../common/widen.h"
 #include "bias_act_layout.h"
@@ -33,23 +35,24 @@ GANOPS_INLINE double add_lanes(const C* GANOPS_RESTRICT from, C* GANOPS_RESTRICT
   return rest;
 }
 
-template <class C>
+template <class T, class C = compute_t<T>>
 struct Block {  // operands of one block; which are set depends on the order
-  const C *v, *dy, *x, *bias;
-  C* out;
+  const T *v, *dy, *x;
+  const C* bias;
+  T* out;
   C* column_sums;    // order 1, if wanted: += the result, element by element
   double* slab_sum;  // or: += the sum of the block
   int64_t n;
   bool one_bias;  // order 0 only: bias[0] for the whole block
 };
 
-template <Act A, bool kOneBias, class C>
-GANOPS_INLINE void value_loop(Block<C> k, Params<C> p) {
+template <Act A, bool kOneBias, class T, class C = compute_t<T>>
+GANOPS_INLINE void value_loop(Block<T> k, Params<C> p) {
   store_results(k.out, k.n, p.stream,
-                [&](int64_t at, C* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {
+                [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {
                   for (int64_t i = 0; i < count; ++i) {
-                    const C t = k.x[at + i] + k.bias[kOneBias ? 0 : at + i];
-                    to[i] = bias_act_value<A>(t, p.alpha, p.gain, p.clamp);
+                    const C t = to_compute(k.x[at + i]) + k.bias[kOneBias ? 0 : at + i];
+                    to[i] = from_compute<T>(bias_act_value<A>(t, p.alpha, p.gain, p.clamp));
                   }
                 });
 }
@@ -93,10 +96,12 @@ GANOPS_INLINE void grad2_loop(Block<C> k, Params<C> p) {
 // The three orders and the sums, compiled once per instruction set.
 // clang-format off
 #define GANOPS_EITHER(flag, loop) if (flag) { loop<A, true>(k, p); } else { loop<A, false>(k, p); }
-#define GANOPS_BIAS_ACT_BLOCKS(C)                                                       \
-  GANOPS_CLONES void value_block(Block<C> k, Params<C> p) {                             \
+#define GANOPS_BIAS_ACT_VALUE(T)                                                        \
+  GANOPS_CLONES void value_block(Block<T> k, Params<compute_t<T>> p) {                  \
     GANOPS_SWITCH_ACT(p.act, GANOPS_EITHER(k.one_bias, value_loop))                     \
-  }                                                                                     \
+  }
+#define GANOPS_BIAS_ACT_BLOCKS(C)                                                       \
+  GANOPS_BIAS_ACT_VALUE(C)                                                              \
   GANOPS_CLONES void grad_block(Block<C> k, Params<C> p) {                              \
     GANOPS_SWITCH_ACT(p.act, GANOPS_EITHER(p.from_output, grad_loop))                   \
   }                                                                                     \
@@ -107,13 +112,14 @@ GANOPS_INLINE void grad2_loop(Block<C> k, Params<C> p) {
 
 GANOPS_BIAS_ACT_BLOCKS(float)
 GANOPS_BIAS_ACT_BLOCKS(double)
+GANOPS_BIAS_ACT_VALUE(BFloat16)
 
 // Walks the tensor. `kernel` computes a block; with `db` the channel sums of the result follow.
 template <class T, class Kernel>
 void run(BiasLayout layout, BiasActArgs args, bool value_only, bool from_output, const T* b,
          const T* v, const T* dy, const T* x, T* out, T* db, Kernel kernel) {
   using C = compute_t<T>;
-  constexpr bool widen = !std::is_same_v<T, C>;
+  constexpr bool widen = !std::is_invocable_v<Kernel, Block<T>, Params<C>>;
   const auto [numel, channels, inner] = layout;
   // An exponential per element takes longer than memory does: there, short bursts only cost.
   const bool light = is_piecewise_linear(args.act) || (from_output && args.act != Act::softplus);
@@ -157,7 +163,7 @@ void run(BiasLayout layout, BiasActArgs args, bool value_only, bool from_output,
       for (int64_t i = start; i < stop; i += kBlock) {
         const int64_t n = std::min(kBlock, stop - i);
         const C* bias = pattern ? biases.data() + (i - start) : constant;
-        Block<C> block{};
+        Block<std::conditional_t<widen, C, T>> block{};
         block.bias = bias;
         block.n = n;
         block.one_bias = value_only && !pattern;
@@ -193,16 +199,12 @@ void run(BiasLayout layout, BiasActArgs args, bool value_only, bool from_output,
   for (int64_t c = 0; c < channels; ++c) db[c] = from_compute<T>(C(total[c]));
 }
 
-// The kernels by compute type, as templates can be passed on.
-template <class T>
-constexpr auto value_kernel =
-    static_cast<void (*)(Block<compute_t<T>>, Params<compute_t<T>>)>(value_block);
-template <class T>
-constexpr auto grad_kernel =
-    static_cast<void (*)(Block<compute_t<T>>, Params<compute_t<T>>)>(grad_block);
-template <class T>
-constexpr auto grad2_kernel =
-    static_cast<void (*)(Block<compute_t<T>>, Params<compute_t<T>>)>(grad2_block);
+// The kernels as arguments of run(): for any type that there is a block of. (A pointer to a
+// function with clones does not assemble with g++ 11.)
+#define GANOPS_KERNEL(block) [](auto k, auto p) -> decltype(block(k, p)) { return block(k, p); }
+constexpr auto value_kernel = GANOPS_KERNEL(value_block);
+constexpr auto grad_kernel = GANOPS_KERNEL(grad_block);
+constexpr auto grad2_kernel = GANOPS_KERNEL(grad2_block);
 
 template <class T>
 const T* bias_data(const std::optional<Tensor>& b) {
@@ -212,14 +214,14 @@ const T* bias_data(const std::optional<Tensor>& b) {
 Tensor bias_act_cpu(Tensor x, std::optional<Tensor> b, int64_t dim, int64_t act, double alpha,
                     double gain, double clamp) {
   x = dense(x);
-  Tensor y = torch::stable::empty_like(x);
+  Tensor y = result_like(x);
   const BiasActArgs args = bias_act_args(act, alpha, gain, clamp);
   const BiasLayout layout = bias_layout(x, b, dim);
   dispatch_floating(x.scalar_type(), "bias_act", [&](auto t) {
     using T = decltype(t);
     const T* px = data<T>(x);
     run<T>(layout, args, true, false, bias_data<T>(b), px, px, px, mutable_data<T>(y), nullptr,
-           value_kernel<T>);
+           value_kernel);
   });
   return y;
 }
@@ -230,7 +232,7 @@ std::tuple<Tensor, Tensor> bias_act_grad_cpu(Tensor dy, Tensor ref, std::optiona
   check_same(dy, ref, "dy", "ref");
   ref = dense(ref);
   dy = in_layout_of(dy, ref);
-  Tensor dx = torch::stable::empty_like(ref);
+  Tensor dx = result_like(ref);
   Tensor db = bias_like(b, ref, want_db);
   const BiasActArgs args = bias_act_args(act, alpha, gain, clamp);
   check_from_output(args, from_output);
@@ -239,7 +241,7 @@ std::tuple<Tensor, Tensor> bias_act_grad_cpu(Tensor dy, Tensor ref, std::optiona
     using T = decltype(t);
     const T* pr = data<T>(ref);
     run<T>(layout, args, false, from_output, bias_data<T>(b), pr, data<T>(dy), pr,
-           mutable_data<T>(dx), db.numel() > 0 ? mutable_data<T>(db) : nullptr, grad_kernel<T>);
+           mutable_data<T>(dx), db.numel() > 0 ? mutable_data<T>(db) : nullptr, grad_kernel);
   });
   return {dx, db};
 }
@@ -251,14 +253,14 @@ Tensor bias_act_grad2_cpu(Tensor v, Tensor dy, Tensor ref, std::optional<Tensor>
   ref = dense(ref);
   dy = in_layout_of(dy, ref);
   v = in_layout_of(v, ref);
-  Tensor out = torch::stable::empty_like(ref);
+  Tensor out = result_like(ref);
   const BiasActArgs args = bias_act_args(act, alpha, gain, clamp);
   check_from_output(args, from_output);
   const BiasLayout layout = bias_layout(ref, b, dim);
   dispatch_floating(ref.scalar_type(), "bias_act", [&](auto t) {
     using T = decltype(t);
     run<T>(layout, args, false, from_output, bias_data<T>(b), data<T>(v), data<T>(dy), data<T>(ref),
-           mutable_data<T>(out), nullptr, grad2_kernel<T>);
+           mutable_data<T>(out), nullptr, grad2_kernel);
   });
   return out;
 }

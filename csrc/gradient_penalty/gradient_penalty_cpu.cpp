@@ -3,6 +3,7 @@
 // on the number of threads.
 #include <cmath>
 
+#include "../common/results.h"
 #include "../common/stream_store.h"
 #include "gradient_penalty_layout.h"
 
@@ -117,7 +118,7 @@ Tensor gradient_penalty_grad_cpu(Tensor go, Tensor grad, Tensor norms, double ce
   check_scalar(go, grad);
   check_norms(norms, grad);
   const Rows r = rows_of(grad);
-  Tensor out = torch::stable::empty_like(grad);
+  Tensor out = result_like(grad);
   dispatch_floating(grad.scalar_type(), "gradient_penalty", [&](auto t) {
     using T = decltype(t);
     using C = compute_t<T>;
@@ -139,7 +140,7 @@ std::tuple<Tensor, Tensor> gradient_penalty_fused_cpu(Tensor grad, double center
   const Rows r = rows_of(grad);
   Tensor value =
       torch::stable::new_empty(grad, {}, std::make_optional(reduced_dtype(grad.scalar_type())));
-  Tensor dgrad = torch::stable::empty_like(grad);
+  Tensor dgrad = result_like(grad);
   dispatch_floating(grad.scalar_type(), "gradient_penalty", [&](auto t) {
     using T = decltype(t);
     using C = compute_t<T>;
@@ -177,7 +178,7 @@ std::tuple<Tensor, Tensor> gradient_penalty_grad2_cpu(Tensor v, Tensor go, Tenso
   check_norms(norms, grad);
   const Rows r = rows_of(grad);
   Tensor d_go = torch::stable::empty_like(go);
-  Tensor d_grad = torch::stable::empty_like(grad);
+  Tensor d_grad = result_like(grad);
   dispatch_floating(grad.scalar_type(), "gradient_penalty", [&](auto t) {
     using T = decltype(t);
     using C = compute_t<T>;

@@ -1,6 +1,6 @@
 // Philox streams on the CPU, four words at a time.
+#include "../common/results.h"
 #include "../common/stream_store.h"
-#include "../common/tensors.h"
 #include "philox_math.h"
 
 namespace ganops {
@@ -56,8 +56,8 @@ Tensor philox_cpu(Tensor like, int64_t n, int64_t seed, int64_t offset, int64_t 
                   int64_t kind) {
   STD_TORCH_CHECK(n >= 0 && offset >= 0 && kind >= 0 && kind <= 2, "philox: bad arguments");
   const Stream s{uint64_t(seed), uint64_t(stream)};
-  Tensor out = torch::stable::new_empty(
-      like, {n}, std::make_optional(kind == 0 ? ScalarType::Long : ScalarType::Float));
+  Tensor out = on_huge_pages(torch::stable::new_empty(
+      like, {n}, std::make_optional(kind == 0 ? ScalarType::Long : ScalarType::Float)));
   if (n == 0) return out;
   if (kind == 0) run(s, offset, n, mutable_data<int64_t>(out), fill_bits);
   if (kind == 1) run(s, offset, n, mutable_data<float>(out), fill_uniform);

@@ -1,4 +1,4 @@
-"""setup.py's decisions, as pure functions: no compiler is run here."""
+"""setup.py's decisions, as pure functions: what runs here only poses as a compiler."""
 
 from __future__ import annotations
 
@@ -121,6 +121,28 @@ def test_describe_build(setup_module_, toolkit, monkeypatch):
         describe({**found, "GANOPS_NATIVE": "0", "GANOPS_CUDA": "1"})
     with pytest.raises(SystemExit, match="got '1' and 'yes'"):
         describe({**none, "GANOPS_CUDA": "yes"})
+    with pytest.raises(SystemExit, match="got 'Hopper'"):
+        describe({**found, "GANOPS_CUDA_ARCHS": "Hopper"})
+    with pytest.raises(SystemExit, match=r"Linux only, this is Windows.*GANOPS_NATIVE=0"):
+        describe(found, "Windows")
+    assert describe({"GANOPS_NATIVE": "0"}, "Windows")["native"] is False
+
+
+def compiler(tmp_path: Path, says: str, version: str) -> dict[str, str]:
+    fake = tmp_path / "cxx"
+    fake.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{says}" || echo "{version}"\n')
+    fake.chmod(0o755)
+    return {"CXX": str(fake)}
+
+
+def test_the_compiler_is_named_or_one_sentence_says_what_to_do(setup_module_, tmp_path):
+    find = setup_module_.find_compiler
+    assert find(compiler(tmp_path, "g++ (Distro) 12.2.0", "12.2.0")) == "g++ (Distro) 12.2.0"
+    assert find(compiler(tmp_path, "Ubuntu clang version 9.0", "9.0")).startswith("Ubuntu clang")
+    with pytest.raises(SystemExit, match=r"needs g\+\+ 11 or newer.*is 9\.4\.0.*GANOPS_NATIVE=0"):
+        find(compiler(tmp_path, "g++ (Distro) 9.4.0", "9.4.0"))
+    with pytest.raises(SystemExit, match=r"'no-such-compiler' does not run.*GANOPS_NATIVE=0"):
+        find({"CXX": "no-such-compiler"})
 
 
 def test_summary_names_what_is_lacking(setup_module_, monkeypatch):
