@@ -109,6 +109,9 @@ class Trainer:
         setup.check_same_images(saved, trainer.images)
         with checkpoint.fitting(path):
             trainer.restore(parts)
+            places = {name: parts["data"][name] for name in trainer.sources}
+        for name, source in trainer.sources.items():  # a loader's own errors are its own
+            source.load_state_dict(places[name])
         step, steps = trainer.position.step, trainer.config.steps
         if steps < step:
             raise ValueError(f"steps must be at least {step}, where {run!r} stands, got {steps}")
@@ -208,8 +211,8 @@ class Trainer:
             "versions": setup.versions(),
         }
 
-    def restore(self, parts: Mapping[str, Any], *, rewind_data: bool = True) -> None:
-        """The inverse of `state`."""
+    def restore(self, parts: Mapping[str, Any]) -> None:
+        """The inverse of `state`, except that data sources stay where they are."""
         for name, network in self.method.networks.items():
             network.load_state_dict(parts["networks"][name])
         for name, average in self.stepper.averages.items():
@@ -218,9 +221,6 @@ class Trainer:
             optimizer.load_state_dict(parts["optimizers"][name])
         for name, state in self.method.state.items():
             state.load_state_dict(parts["method"][name])
-        if rewind_data:
-            for name, source in self.sources.items():
-                source.load_state_dict(parts["data"][name])
         self.position = Position(**parts["position"])
         self._rng = parts["rng"]
 
@@ -235,7 +235,7 @@ class Trainer:
         path = checkpoint.latest(folder.path)
         parts = checkpoint.load(path)
         with checkpoint.fitting(path):
-            self.restore(parts, rewind_data=False)
+            self.restore(parts)
         checkpoint.set_rng_state(self._rng)
         self.position.attempt = attempt
         self.stepper.statistics.read()
