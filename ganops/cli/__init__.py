@@ -89,5 +89,4 @@ def _guarded(action: Callable[[], Any], debug: bool) -> int:
 
 
 def _sentence(error: BaseException) -> str:
-    text = str(error) if not isinstance(error, KeyError) else repr(error)
-    return " ".join(text.split()) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__

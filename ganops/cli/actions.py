@@ -96,6 +96,7 @@ def _sample_suffix(out: str) -> str:
 
 
 def evaluate(run: str, data: str | None, seed: int, device: str, as_json: bool) -> int:
+    refuse_unservable(setup.pick_device(device))
     saved = setup.read_run(run)
     place = data or setup.same_objects(saved, {}, saved["train"]["data"])
     source = open_data(place, res=saved["train"]["res"])
@@ -156,6 +157,8 @@ def _from_file(path: str, chosen: Recipe) -> tuple[Recipe, dict[str, Any]]:
     read = config.load_yaml(path)
     if isinstance(read.get("recipe"), dict):
         own, rest = read["recipe"], read.get("train", {})
+        if not isinstance(rest, dict):
+            raise ValueError(f"{path}: train must be a mapping of settings, got {rest!r}")
         if own.get("method", chosen.method) != chosen.method:
             raise ValueError(f"{path} is for method {own['method']!r}, not {chosen.method!r}")
         return Recipe.from_dict({**own, "method": chosen.method}), dict(rest)

@@ -101,7 +101,7 @@ def _load(path: str, images: Tensor, labels: Tensor) -> Classifier:
     try:
         with safetensors.safe_open(path, "pt") as file:
             expected = (file.metadata() or {}).get("sha256")
-            model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+            model.load_state_dict({key: file.get_tensor(key) for key in model.state_dict()})
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         raise ValueError(f"cached classifier {path} is damaged; remove it: {error}") from error
     if content_hash(*model.state_dict().values()) != expected:

@@ -142,6 +142,7 @@ def test_an_implementation_that_cannot_serve_is_one_sentence(run, capsys) -> Non
             ["train", "wgan-gp", "--dry-run", *SMALL],
             ["resume", run, "--steps", "4"],
             ["sample", run, "--out", "x.npz"],
+            ["eval", run],
             ["demo", "--out", "new"],
             ["bench", "demo"],
         ):
@@ -150,6 +151,7 @@ def test_an_implementation_that_cannot_serve_is_one_sentence(run, capsys) -> Non
             (line,) = capsys.readouterr().err.strip().splitlines()
             assert "GANOPS_IMPL: bias_act: impl='triton' cannot serve cpu tensors" in line
     assert os.listdir(".") == [run]
+    assert not os.path.exists(f"{run}/cache")
 
 
 def test_debug_shows_where(capsys) -> None:
@@ -256,6 +258,10 @@ def test_a_config_that_names_unknown_keys(capsys) -> None:
         file.write("penalty: {wait: 7}\n")
     assert call("train", "wgan-gp", "--config", "bad.yaml") == 2
     assert "unknown setting 'penalty.wait'; did you mean 'weight'" in capsys.readouterr().err
+    with open("bad.yaml", "w") as file:
+        file.write("recipe: {}\ntrain: 3\n")
+    assert call("train", "wgan-gp", "--config", "bad.yaml") == 2
+    assert "bad.yaml: train must be a mapping of settings, got 3" in capsys.readouterr().err
 
 
 def test_dry_run_shows_everything_and_writes_nothing(capsys) -> None:
