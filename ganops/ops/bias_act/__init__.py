@@ -148,7 +148,8 @@ def _check(
     if clamp is not None and not clamp >= 0:
         raise ValueError(f"bias_act: expected clamp >= 0 or None, got {clamp}")
     if b is None:
-        if dim != 1 and not -x.dim() <= dim < x.dim():  # 1, the default, suits every x
+        rank = max(x.dim(), 1)
+        if dim != 1 and not -rank <= dim < rank:  # 1, the default, suits every x
             raise ValueError(f"bias_act: expected dim within the {x.dim()} dims of x, got {dim}")
         return
     if not isinstance(b, Tensor) or not b.is_floating_point():

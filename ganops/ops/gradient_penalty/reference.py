@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # |g|_1 of samples whose squares may underflow, and the exponent of the largest scale for them.
-_SMALL = {torch.float32: (2.0**-50, 126), torch.float64: (2.0**-400, 1022)}
+_SMALL = {torch.float32: (2.0**-50, 100), torch.float64: (2.0**-400, 800)}
 
 
 def penalty_from_gradient(grad: Tensor, center: float, one_sided: bool) -> Tensor:
@@ -48,7 +48,7 @@ def _norms(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     below, most = _SMALL[g.dtype]
     size = g.detach().abs().sum(1)
     power = torch.exp2(size.log2().floor().neg().clamp(max=most))
-    s = torch.where(size < below, power, torch.ones_like(size))
+    s = torch.where((size < below) & (size > 0), power, torch.ones_like(size))
     scaled = g * s.unsqueeze(1)
     squares = scaled.square().sum(1)
     zero = squares == 0
