@@ -142,7 +142,8 @@ void run(BiasLayout layout, BiasActArgs args, bool value_only, bool from_output,
   const int64_t most = std::clamp<int64_t>(kMostSums / std::max<int64_t>(unit, 1), 1, 64);
   const int64_t group =
       pattern ? std::max(std::max<int64_t>(1, 65536 / unit), ceil_div(units, most)) : 1;
-  const int64_t groups = ceil_div(units, group), part = pattern ? std::min(unit, 64 * kBlock) : unit;
+  const int64_t groups = ceil_div(units, group);
+  const int64_t part = pattern ? std::min(unit, 64 * kBlock) : unit;
   const int64_t parts = pattern ? ceil_div(unit, part) : 1;
   std::vector<C> sums(db != nullptr && pattern ? groups * unit : 0);
   std::vector<double> slab_sums(db != nullptr && !pattern ? units : 0);

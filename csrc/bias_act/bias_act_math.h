@@ -61,8 +61,7 @@ GANOPS_HD GANOPS_INLINE Jet<T> act_jet(T t, T alpha) {
   const T s = t < zero ? q : p, r = t < zero ? p : q;
   const T ds = p * q;
   if constexpr (A == Act::sigmoid) return {s, ds, ds * (r - s)};
-  if constexpr (A == Act::softplus)
-    return {(t <= zero ? zero : t) + log1p_(e), s, ds};
+  if constexpr (A == Act::softplus) return {(t <= zero ? zero : t) + log1p_(e), s, ds};
   // swish = t s(t):  f' = s + t s',  f'' = 2 s' + t s''
   return {t * s, s + t * ds, T(2) * ds + t * ds * (r - s)};
 }

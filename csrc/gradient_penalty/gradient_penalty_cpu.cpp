@@ -11,58 +11,58 @@ namespace {
 
 constexpr int64_t kPiece = 8 * kBlock;  // elements summed by one thread at a time
 
-#define GANOPS_PENALTY_BLOCKS(T)                                                              \
-  /* <a, b> over n elements: float lanes within a block, double across blocks */              \
-  GANOPS_CLONES                                                                               \
-  double penalty_dot_block(const T* GANOPS_RESTRICT a, const T* b, int64_t n) {               \
-    double sum = 0;                                                                           \
-    for (int64_t start = 0; start < n; start += kBlock) {                                     \
-      const int64_t stop = std::min(start + kBlock, n);                                       \
-      compute_t<T> lanes[64] = {};                                                            \
-      int64_t i = start;                                                                      \
-      for (; i + 64 <= stop; i += 64) {                                                       \
-        for (int j = 0; j < 64; ++j) lanes[j] += to_compute(a[i + j]) * to_compute(b[i + j]); \
-      }                                                                                       \
-      for (int j = 0; j < 64; ++j) sum += lanes[j];                                           \
-      for (; i < stop; ++i) sum += double(to_compute(a[i])) * double(to_compute(b[i]));       \
-    }                                                                                         \
-    return sum;                                                                               \
-  }                                                                                           \
-  /* <p a, q b>, for small numbers: all in double, which holds the scaled products */         \
-  GANOPS_CLONES                                                                               \
-  double penalty_scaled_dot(const T* a, const T* b, int64_t n, double p, double q) {          \
-    double lanes[8] = {}, sum = 0;                                                            \
-    int64_t i = 0;                                                                            \
-    for (; i + 8 <= n; i += 8) {                                                              \
-      for (int j = 0; j < 8; ++j) {                                                           \
-        lanes[j] += p * double(to_compute(a[i + j])) * (q * double(to_compute(b[i + j])));    \
-      }                                                                                       \
-    }                                                                                         \
-    for (; i < n; ++i) sum += p * double(to_compute(a[i])) * (q * double(to_compute(b[i])));  \
-    for (int j = 0; j < 8; ++j) sum += lanes[j];                                              \
-    return sum;                                                                               \
-  }                                                                                           \
-  /* out = s (kv v + kg s g) */                                                               \
-  GANOPS_CLONES                                                                               \
-  void penalty_combine_block(const T* v, const T* g, T* out, int64_t n, compute_t<T> kv,      \
-                             compute_t<T> kg, compute_t<T> s, bool stream) {                  \
-    store_results(                                                                            \
-        out, n, stream, [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA { \
-          for (int64_t i = 0; i < count; ++i) {                                               \
-            const auto scaled = s * to_compute(g[at + i]);                                    \
-            to[i] = from_compute<T>(s * (kv * to_compute(v[at + i]) + kg * scaled));          \
-          }                                                                                   \
-        });                                                                                   \
-  }                                                                                           \
-  /* out = k s g */                                                                           \
-  GANOPS_CLONES                                                                               \
-  void penalty_scale_block(const T* g, T* out, int64_t n, compute_t<T> k, compute_t<T> s,     \
-                           bool stream) {                                                     \
-    store_results(out, n, stream,                                                             \
-                  [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {       \
-                    for (int64_t i = 0; i < count; ++i)                                       \
-                      to[i] = from_compute<T>(k * (s * to_compute(g[at + i])));               \
-                  });                                                                         \
+#define GANOPS_PENALTY_BLOCKS(T)                                                               \
+  /* <a, b> over n elements: float lanes within a block, double across blocks */               \
+  GANOPS_CLONES                                                                                \
+  double penalty_dot_block(const T* GANOPS_RESTRICT a, const T* b, int64_t n) {                \
+    double sum = 0;                                                                            \
+    for (int64_t start = 0; start < n; start += kBlock) {                                      \
+      const int64_t stop = std::min(start + kBlock, n);                                        \
+      compute_t<T> lanes[64] = {};                                                             \
+      int64_t i = start;                                                                       \
+      for (; i + 64 <= stop; i += 64) {                                                        \
+        for (int j = 0; j < 64; ++j) lanes[j] += to_compute(a[i + j]) * to_compute(b[i + j]);  \
+      }                                                                                        \
+      for (int j = 0; j < 64; ++j) sum += lanes[j];                                            \
+      for (; i < stop; ++i) sum += double(to_compute(a[i])) * double(to_compute(b[i]));        \
+    }                                                                                          \
+    return sum;                                                                                \
+  }                                                                                            \
+  /* <p a, q b>, for small numbers: all in double, which holds the scaled products */          \
+  GANOPS_CLONES                                                                                \
+  double penalty_scaled_dot(const T* a, const T* b, int64_t n, double p, double q) {           \
+    double lanes[8] = {}, sum = 0;                                                             \
+    int64_t i = 0;                                                                             \
+    for (; i + 8 <= n; i += 8) {                                                               \
+      for (int j = 0; j < 8; ++j) {                                                            \
+        lanes[j] += p * double(to_compute(a[i + j])) * (q * double(to_compute(b[i + j])));     \
+      }                                                                                        \
+    }                                                                                          \
+    for (; i < n; ++i) sum += p * double(to_compute(a[i])) * (q * double(to_compute(b[i])));   \
+    for (int j = 0; j < 8; ++j) sum += lanes[j];                                               \
+    return sum;                                                                                \
+  }                                                                                            \
+  /* out = s (kv v + kg s g) */                                                                \
+  GANOPS_CLONES                                                                                \
+  void penalty_combine_block(const T* v, const T* g, T* out, int64_t n, compute_t<T> kv,       \
+                             compute_t<T> kg, compute_t<T> s, bool stream) {                   \
+    store_results(out, n, stream,                                                              \
+                  [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {        \
+                    for (int64_t i = 0; i < count; ++i) {                                      \
+                      const auto scaled = s * to_compute(g[at + i]);                           \
+                      to[i] = from_compute<T>(s * (kv * to_compute(v[at + i]) + kg * scaled)); \
+                    }                                                                          \
+                  });                                                                          \
+  }                                                                                            \
+  /* out = k s g */                                                                            \
+  GANOPS_CLONES                                                                                \
+  void penalty_scale_block(const T* g, T* out, int64_t n, compute_t<T> k, compute_t<T> s,      \
+                           bool stream) {                                                      \
+    store_results(out, n, stream,                                                              \
+                  [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {        \
+                    for (int64_t i = 0; i < count; ++i)                                        \
+                      to[i] = from_compute<T>(k * (s * to_compute(g[at + i])));                \
+                  });                                                                          \
   }
 
 GANOPS_PENALTY_BLOCKS(float)

@@ -60,11 +60,13 @@ def test_another_stream_than_the_default(impl):
     """Work queued before the kernel on its stream takes long: a kernel elsewhere would overtake."""
     stream = torch.cuda.Stream()
     expected = every_op("cuda", "reference")
-    x = torch.zeros(1 << 20, device="cuda")
+    every_op("cuda", impl)  # Triton compiles at the first call
+    x, busy = torch.zeros(1 << 20, device="cuda"), torch.zeros(4096, 4096, device="cuda")
     torch.cuda.synchronize()
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(200_000_000)
-        x += 1
+        for _ in range(200):
+            busy = busy @ busy
+        x += 1 + busy[0, 0]
         y = ops.bias_act(x, act="lrelu", gain=1.0, impl=impl)
         value = ops.penalty_from_gradient(x[None], center=0.0, impl=impl)
         found = every_op("cuda", impl)

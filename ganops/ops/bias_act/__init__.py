@@ -76,9 +76,10 @@ def bias_act(
         y, with x's shape, dtype and (dense) strides.
 
     Derivatives: of order 1 and 2, in reverse and forward mode and under torch.func; order 3 and
-    forward mode inside forward mode raise (impl="reference": any order). At a kink the derivative is the left one (relu 0, lrelu alpha);
-    where the clamp binds, |y| = clamp included, it is 0. linear, relu and lrelu send nothing
-    through the primal network in double backward, where stock PyTorch sends zeros.
+    forward mode inside forward mode raise (impl="reference": any order). At a kink the derivative
+    is the left one (relu 0, lrelu alpha); where the clamp binds, |y| = clamp included, it is 0.
+    linear, relu and lrelu send nothing through the primal network in double backward, where stock
+    PyTorch sends zeros.
 
     Derivatives of half types are computed in float32 from what was kept, and rounded once. Where
     that is y (see below), the slope is that of the rounded y: half a unit of y changes it by as
@@ -86,10 +87,11 @@ def bias_act(
     NaN in x gives NaN in y, and in the derivative wherever the reference's is NaN.
 
     Memory kept for backward: y, which the next layer usually keeps anyway; x for swish, gain <= 0
-    and alpha < 0; nothing for linear without clamp. Scratch of native kernels: for a bias gradient
+    and alpha < 0; nothing for linear without clamp. Scratch of native kernels for a bias gradient:
     at most 2^20 partial sums, or one per element of a sample if those are more, in float32 (float64
-    for float64); on the CPU also the bias repeated over at most a sample, where a channel's
-    elements lie apart. Results do not depend on the number of threads.
+    for float64). On the CPU, a channel whose elements lie together in runs of 256 and more has one
+    float64 per run instead; where runs are shorter, the bias is also laid out over up to a sample.
+    Results do not depend on the number of threads.
 
     Raises:
         ValueError: unknown act, dim out of range, wrong bias shape, alpha without lrelu, alpha or

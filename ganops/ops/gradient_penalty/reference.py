@@ -58,4 +58,4 @@ def _norms(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _distance(scaled_norms: Tensor, s: Tensor, center: float, one_sided: bool) -> Tensor:
     distance = scaled_norms / s - center
-    return torch.where(distance > 0, distance, 0.0) if one_sided else distance
+    return torch.where(distance <= 0, 0.0, distance) if one_sided else distance  # keeps NaN
