@@ -117,12 +117,17 @@ __global__ void __launch_bounds__(kThreads)
     grad2_kernel(const D* __restrict__ v, const C* __restrict__ go, const D* __restrict__ g,
                  const C* __restrict__ norms, const double* __restrict__ partial,
                  D* __restrict__ out, int64_t samples, int64_t row, double center, bool one_sided) {
+  __shared__ C factors[2];  // by one thread: divisions in double take registers
   const C n = norms[blockIdx.x], s = penalty_scale<C>(n, center);
-  const double scale = double(*go) / double(samples);
-  double dot = 0;
-  for (unsigned k = 0; k < gridDim.y; ++k) dot += partial[int64_t(blockIdx.x) * gridDim.y + k];
-  const C kv = C(scale * penalty_k1<double>(n, s * n, center, one_sided));
-  const C kg = C(scale * penalty_k2<double>(n, s * n, dot, center, one_sided));
+  if (threadIdx.x == 0) {
+    const double scale = double(*go) / double(samples);
+    double dot = 0;
+    for (unsigned k = 0; k < gridDim.y; ++k) dot += partial[int64_t(blockIdx.x) * gridDim.y + k];
+    factors[0] = C(scale * penalty_k1<double>(n, s * n, center, one_sided));
+    factors[1] = C(scale * penalty_k2<double>(n, s * n, dot, center, one_sided));
+  }
+  __syncthreads();
+  const C kv = factors[0], kg = factors[1];
   for_piece<N>(row, [&](int64_t i) {
     const Pack<D, N> x = load_pack<N>(v, i), y = load_pack<N>(g, i);
     Pack<D, N> z;

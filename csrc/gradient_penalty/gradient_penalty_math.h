@@ -57,7 +57,8 @@ GANOPS_HD GANOPS_INLINE T penalty_k1(T n, T scaled_n, T center, bool one_sided) 
 template <class T>
 GANOPS_HD GANOPS_INLINE T penalty_k2(T n, T scaled_n, T dot, T center, bool one_sided) {
   if (center == T(0) || penalty_is_flat(n, center, one_sided)) return T(0);
-  return T(2) * center / scaled_n * (dot / scaled_n) / scaled_n;
+  const T inverse = T(1) / scaled_n;  // its cube may overflow
+  return T(2) * center * inverse * (dot * inverse) * inverse;
 }
 
 }  // namespace ganops
