@@ -16,12 +16,14 @@ from ..philox import random_uniform, seed_from
 from .critic import Critic, differentiable_leaf
 from .dragan import dragan_penalty
 from .reduction import penalty_and_gradient, penalty_from_gradient
+from .shared_delta import loss_and_r1
 from .zero_centered import r1_penalty, r2_penalty
 
 __all__ = [
     "dragan_penalty",
     "gradient_penalty",
     "interpolate",
+    "loss_and_r1",
     "penalty_and_gradient",
     "penalty_from_gradient",
     "r1_penalty",
