@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from .._autograd import quick
 from .._input_pass import InputPass
 from .._twins import Like, one_forward_level
 
@@ -88,6 +89,7 @@ class LinearSpec:
 AnySpec = Spec | LinearSpec
 
 
+@quick
 class Conv(Function):
     """y from (x, w, b). x is kept only where w's gradient may be wanted, and w where x's is."""
 
@@ -154,6 +156,7 @@ class Conv(Function):
         return _sum(parts)
 
 
+@quick
 class ConvInput(Function):
     """dx from (dy, w)."""
 
@@ -193,6 +196,7 @@ class ConvInput(Function):
         )  # fmt: skip
 
 
+@quick
 class SharedInput(Function):
     """dx from (dy, w), whose double backward is the loss's backward too.
 
@@ -223,17 +227,23 @@ class SharedInput(Function):
         dy, w, a = ctx.saved_tensors
         need_dy, need_w, need_b = ctx.needs_input_grad[:3]
         c = ctx.shared.score_weights
-        d_dy = Conv.apply(v, w, None, ctx.spec) if need_dy and v is not None else None
-        d_w = d_b = None
-        if need_w:
-            operand = v if c is None else _plus(v, c, a)
-            if operand is not None:
-                d_w = ConvWeight.apply(dy, operand, ctx.w_like, ctx.spec)
+        d_dy = d_w = d_b = None
+        further = torch.is_grad_enabled()  # else nobody asks for a graph of these
+        if need_dy and v is not None:
+            d_dy = Conv.apply(v, w, None, ctx.spec) if further else ctx.spec.forward(v, w, None)
+        operand = v if c is None or not need_w else _plus(v, c, a)
+        if need_w and operand is not None:
+            d_w = (
+                ConvWeight.apply(dy, operand, ctx.w_like, ctx.spec)
+                if further
+                else ctx.spec.backward(dy, operand, w, [False, True, False])[1]
+            )
         if need_b and c is not None:
             d_b = c.to(dy.dtype) @ ctx.spec.bias_by_sample(dy)
         return d_dy, d_w, d_b, None, None, None, None
 
 
+@quick
 class ConvWeight(Function):
     """dw from (dy, x)."""
 

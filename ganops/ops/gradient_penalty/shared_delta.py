@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from .._autograd import quick
 from .._input_pass import InputPass
 from .._twins import Like
 from .critic import Critic, hooks_are_free, leaf
@@ -148,6 +149,7 @@ def _warn_once(why: str) -> None:
     )
 
 
+@quick
 class Joint(Function):
     """(grad, scores) as they are. Whoever uses either is served by grad's graph alone.
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from .._autograd import quick
 from .._input_pass import InputPass
 from .._twins import one_forward_level
 
@@ -89,6 +90,7 @@ _MASKS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+@quick
 class Activation(Function):
     """y = f(x), elementwise."""
 
@@ -124,6 +126,7 @@ class Activation(Function):
         return x_t.copy_(y_t) if ctx.spec.inplace else y_t
 
 
+@quick
 class InPlace(Activation):
     """x = f(x). vmap generates no rule for functions in place; an elementwise one needs none."""
 
@@ -134,6 +137,7 @@ class InPlace(Activation):
         return InPlace.apply(x, spec), in_dims[0]
 
 
+@quick
 class Masked(Activation):
     """y = f(x), of which the slope alone is kept: one byte a number."""
 
@@ -163,6 +167,7 @@ class Masked(Activation):
         return x_t.copy_(y_t) if ctx.spec.inplace else y_t
 
 
+@quick
 class MaskedInPlace(Masked):
     """As `InPlace`."""
 
@@ -173,6 +178,7 @@ class MaskedInPlace(Masked):
         return MaskedInPlace.apply(x, spec), in_dims[0]
 
 
+@quick
 class Slope(Function):
     """s g, with s from a mask: its own derivative, to every order."""
 
@@ -204,6 +210,7 @@ class Slope(Function):
         return y_t
 
 
+@quick
 class PReLU(Function):
     """y = x where x > 0, else w x; w along dim 1, or one number."""
 
