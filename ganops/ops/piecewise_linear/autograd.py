@@ -182,13 +182,14 @@ class MaskedInPlace(Masked):
 class Slope(Function):
     """s g, with s from a mask: its own derivative, to every order."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(g: Tensor, mask: Tensor, outside: float) -> Tensor:
         if mask.dtype == torch.int8:  # the slope itself
             return g * mask
-        return torch.where(mask, g, outside * g if outside else 0.0)
+        if outside == 0:
+            return torch.where(mask, g, 0.0)
+        y = outside * g
+        return torch.where(mask, g, y, out=y)  # no third tensor: the peak is here
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -202,6 +203,12 @@ class Slope(Function):
         if v is None:
             return None, None, None
         return Slope.apply(v, *ctx.saved_tensors, ctx.outside), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, g: Tensor, mask: Tensor, outside: float) -> tuple[Tensor, int]:
+        g, mask = (t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0)
+                   for t, d in zip((g, mask), in_dims))  # fmt: skip
+        return Slope.apply(g, mask, outside), 0
 
     @staticmethod
     def jvp(ctx: Any, g_t: Tensor, *_: Any) -> Tensor:
