@@ -43,10 +43,9 @@ def differentiable(op: str, impl: str) -> Any:
 class _Bound:
     """Arguments that need no binding."""
 
-    kwargs: dict[str, Any] = {}
-
     def __init__(self, args: tuple[Any, ...]) -> None:
         self.args = args
+        self.kwargs: dict[str, Any] = {}
 
     def apply_defaults(self) -> None:
         """There are none."""

@@ -237,10 +237,10 @@ def test_hooks_on_parameters_see_the_whole_gradient_once():
 
 
 def test_autocast_and_channels_last():
-    critic, x = critics.make("residual").float(), images().float()
+    critic, images_ = critics.make("residual").float(), images().float()
     params = list(critic.parameters())
     loss = lambda s: F.softplus(-s).mean()  # noqa: E731
-    for x in (x, x.contiguous(memory_format=torch.channels_last)):
+    for x in (images_, images_.contiguous(memory_format=torch.channels_last)):
         expected = gradients(params, plain(critic, x, loss, 0.7))
         with torch.autocast("cpu", torch.bfloat16):
             low = shared(critic, x, loss)
@@ -311,6 +311,18 @@ def test_hooks_on_inner_tensors_and_saved_tensors():
         assert_same(params, quietly(critic, x, loss, 0.7), plain(critic, x, loss, 0.7))
     with pytest.raises(RuntimeError, match=r"checkpointing .*engine='autograd'"):
         shared(lambda t: checkpoint(critic, t, use_reentrant=False))
+
+
+def test_a_critic_under_vmap_falls_back():
+    critic, x, loss = critics.make("dcgan"), images(), LOSSES["linear"]
+    critic[1].inplace = False
+
+    def one_by_one(t):
+        return torch.func.vmap(lambda u: critic(u.unsqueeze(0)).squeeze(0))(t)
+
+    with pytest.warns(UserWarning, match="VmappedConvBackward is not known"):
+        ours = ops.loss_and_r1(one_by_one, x, loss, gamma=0.7)
+    assert_same(list(critic.parameters()), ours, plain(critic, x, loss, 0.7))
 
 
 def test_inside_torch_compile():

@@ -106,19 +106,17 @@ class Conv(Function):
         ctx.set_materialize_grads(False)
         need_x, need_w = ctx.needs_input_grad[:2]
         ctx.shared, ctx.masks = InputPass.keeping("shared"), InputPass.keeping("masks")
-        ctx.save_for_backward(
-            x if need_w and not ctx.masks else None,
-            w if need_x else None,
-            b if ctx.shared else None,
-        )
-        ctx.save_for_forward(x, w)
+        kept = x if need_w and not ctx.masks else None, w if need_x else None
+        bias = (b,) if ctx.shared else ()
+        ctx.save_for_backward(*kept, *bias)
+        ctx.save_for_forward(x, w, *bias)  # vmap reads both lists by one set of dimensions
         ctx.w_pruned, ctx.b_pruned = InputPass.prunes(w), InputPass.prunes(b)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Any, ...]:
         if dy is None:
             return None, None, None, None
-        x, w, b = ctx.saved_tensors
+        x, w, *b = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         need_w, need_b = need_w and not ctx.w_pruned(), need_b and not ctx.b_pruned()
         if need_w and ctx.masks:
@@ -133,7 +131,7 @@ class Conv(Function):
             return *ctx.spec.backward(dy, x, w, [need_x, need_w, need_b]), None
         if need_x and ctx.shared and ctx.shared.running:
             a = None if x is None else x.detach()
-            dx = SharedInput.apply(dy, w, b, a, ctx.x_like, ctx.spec, ctx.shared)
+            dx = SharedInput.apply(dy, w, *b, a, ctx.x_like, ctx.spec, ctx.shared)
         else:
             dx = ConvInput.apply(dy, w, ctx.x_like, ctx.spec) if need_x else None
         dw = ConvWeight.apply(dy, x, ctx.w_like, ctx.spec) if need_w else None
@@ -145,7 +143,7 @@ class Conv(Function):
         ctx: Any, x_t: Tensor | None, w_t: Tensor | None, b_t: Tensor | None, _: None
     ) -> Tensor | None:
         one_forward_level("conv2d")
-        x, w = ctx.saved_tensors
+        x, w, *_ = ctx.saved_tensors
         parts = []
         if x_t is not None:
             parts.append(Conv.apply(x_t, w, b_t, ctx.spec))

@@ -95,7 +95,7 @@ RULES: dict[str, Rule] = {
 
 
 @cache
-def _twins() -> dict[type, str]:
+def _twins() -> dict[Any, str]:
     """Node types of the twins: names alone could be anybody's."""
     x = torch.zeros(1, 1, 2, 2, requires_grad=True)
     with torch.enable_grad():
@@ -113,7 +113,7 @@ def _twins() -> dict[type, str]:
 
 
 @cache
-def _rule(kind: type) -> Rule | None:
+def _rule(kind: Any) -> Rule | None:
     if kind in _twins():
         return _TWIN
     name = re.fullmatch(r"(\w+?)Backward\d+", kind.__name__)
@@ -161,7 +161,8 @@ class Path:
         """What in the critic is not piecewise linear in x; None if nothing is."""
         for node in self.nodes:
             leading = [i for i, (n, _) in enumerate(node.next_functions) if self._leads[n]]
-            rule, name = _rule(type(node)), type(node).__name__
+            kind: Any = type(node)
+            rule, name = _rule(kind), kind.__name__
             if rule is None:
                 return f"{name} is not known to be piecewise linear"
             if rule.inputs == "first" and leading != [0]:
@@ -184,13 +185,10 @@ class Path:
         return None
 
     def _keeps_rows(self, node: Any, source: Any, index: int) -> bool:
-        rule = _rule(type(node))
+        kind: Any = type(node)
+        rule = _rule(kind)
         out = next((s for s in self._shapes.get(node, []) if s is not None), None)
         given = self._shapes[source][index] if source in self._shapes else tuple(self.x.shape)
-        return (
-            rule is not None
-            and bool(out)
-            and bool(given)
-            and out[0] == given[0] == self.x.shape[0]
-            and rule.rows(node, out, given)
-        )
+        if rule is None or not out or not given:
+            return False
+        return out[0] == given[0] == self.x.shape[0] and rule.rows(node, out, given)

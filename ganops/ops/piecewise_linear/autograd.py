@@ -205,7 +205,9 @@ class Slope(Function):
         return Slope.apply(v, *ctx.saved_tensors, ctx.outside), None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, g: Tensor, mask: Tensor, outside: float) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: Any, g: Tensor, mask: Tensor, outside: float
+    ) -> tuple[Tensor, int]:
         g, mask = (t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0)
                    for t, d in zip((g, mask), in_dims))  # fmt: skip
         return Slope.apply(g, mask, outside), 0
