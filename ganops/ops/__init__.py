@@ -11,6 +11,7 @@ from .gradient_penalty import (
     penalty_from_gradient,
     r1_penalty,
     r2_penalty,
+    wgan_gp_loss,
 )
 from .philox import random_bits, random_normal, random_uniform
 from .piecewise_linear import abs, hardtanh, leaky_relu, prelu, relu, relu6, threshold
@@ -44,4 +45,5 @@ __all__ = [
     "relu",
     "relu6",
     "threshold",
+    "wgan_gp_loss",
 ]
