@@ -80,6 +80,29 @@ def test_one_pass_where_samples_are_surely_apart(critic, together):
     assert_same(critic, loss, plain(critic))
 
 
+def test_what_only_looks_safe_goes_twice():
+    """Modules of torch's that mix rows, a user's file named like torch's, further arguments."""
+    real, fake = REAL[:, 0, 0, :5], FAKE[:, 0, 0, :5]
+    seen = []
+
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x - x.mean(0)
+
+    Mean.__module__ = "mine.linear"
+
+    def saw(critic, **how):
+        seen.clear()
+        critic.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+        ops.wgan_gp_loss(critic.double(), real, fake, alpha=ALPHA, **how)
+        return seen
+
+    assert saw(nn.RNN(5, 1), output=lambda out: out[0]) == [3, 3, 3]
+    assert saw(nn.Sequential(nn.Linear(5, 4), Mean(), nn.Linear(4, 1))) == [3, 3, 3]
+    assert saw(nn.Bilinear(5, 5, 1), critic_args=(fake,)) == [3, 3, 3]
+    assert saw(nn.Linear(5, 1)) == [6, 3]
+
+
 def test_the_caller_may_decide():
     critic = critics.make("residual")
     loss, seen = batches(critic, batched=True)
