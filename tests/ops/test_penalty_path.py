@@ -186,6 +186,13 @@ def test_one_sample_is_never_coupled():
     assert_same(layer, ours, scores.sum() + 0.35 * grad.square().sum())
 
 
+def test_a_critic_that_returns_its_input():
+    x = X[:, 0, 0, :1]
+    ours = ops.loss_and_r1(lambda t: t, x, lambda s: s.sum(), gamma=2.0, engine="shared")
+    torch.testing.assert_close(ours, x.sum() + 1)
+    assert ops.r1_penalty(lambda t: t, x, engine="tangent").item() == 0.5
+
+
 # ---- engine="tangent" -------------------------------------------------------------------------
 
 

@@ -131,6 +131,14 @@ def test_ten_forwards():
     assert counter.flops == 10 * forward.flops - 2 * first - last
 
 
+def test_inside_torch_compile():
+    torch.compiler.reset()
+    critic = critics.make("dcgan")
+    compiled = torch.compile(lambda x, y: ops.wgan_gp_loss(critic, x, y, alpha=ALPHA),
+                             fullgraph=True, backend="aot_eager")  # fmt: skip
+    assert_same(critic, compiled(REAL, FAKE), plain(critic))
+
+
 def test_bad_arguments():
     critic = critics.make("dcgan")
     with pytest.raises(ValueError, match="wgan_gp_loss: expected engine 'auto'"):

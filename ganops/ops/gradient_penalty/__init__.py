@@ -110,8 +110,9 @@ def gradient_penalty(
         output: picks the scores from what the critic returns, where that is a tuple or a dict.
         critic_args, critic_kwargs: passed on to the critic after the images.
         engine: "auto" runs what the critic calls by twins; "autograd" leaves it all to PyTorch.
-            "tangent" is "auto" with less memory and, on the CPU, about a tenth more time: it keeps
-            the masks of a piecewise linear D instead of its activations, and refuses any other D.
+            "tangent" is "auto" with less memory and, on the CPU, a tenth to a fifth more time: it
+            keeps the masks of a piecewise linear D instead of its activations, and refuses any
+            other D.
             Same numbers from all. "auto" is "autograd" where saved-tensor hooks are active around
             the call, and refuses critics that set such hooks (activation checkpointing): those need
             "autograd", and so do critics that run in-place activations under torch.func.vmap, which

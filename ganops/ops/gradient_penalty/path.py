@@ -130,6 +130,9 @@ class Path:
         stack: list[Any] = [scores.grad_fn]
         while stack:
             node = stack[-1]
+            if node in self._leads:
+                stack.pop()
+                continue
             waiting = [n for n, _ in node.next_functions if n not in self._leads]
             if waiting:
                 stack.extend(waiting)

@@ -69,7 +69,7 @@ TWINS: dict[Any, Callable[..., Any]] = {
 
 
 # torch's linear layer is at the floor by itself, but records neither of what InputPass may keep.
-WITH_LINEAR = {F.linear: conv.linear_twin}
+WITH_LINEAR: dict[Any, Callable[..., Any]] = {**TWINS, F.linear: conv.linear_twin}
 
 
 class Rerouting(TorchFunctionMode):
@@ -78,7 +78,7 @@ class Rerouting(TorchFunctionMode):
     def __init__(self, only_x: InputPass) -> None:
         super().__init__()
         self._pass = only_x
-        self._twins = TWINS if only_x.keep == "values" else {**TWINS, **WITH_LINEAR}
+        self._twins = TWINS if only_x.keep == "values" else WITH_LINEAR
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -67,7 +67,7 @@ def loss_and_r1(
         A scalar with a graph to the parameters of the critic and of `loss`. It may be scaled, added
         to other losses and differentiated more than once (retain_graph).
 
-    Derivatives: of order 1; order 2 raises by "shared" and is any by "autograd". Extra memory: the
+    Derivatives: of order 1; order 2 by "autograd" alone, "shared" refuses it. Extra memory: the
     backward to x is kept, as in any penalty.
 
     Raises:
