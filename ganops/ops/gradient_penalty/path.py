@@ -65,11 +65,13 @@ def _off_rows(*names: str) -> Callable[[Any, Shape, Shape], bool]:
 
 
 def _padded(node: Any, out: Shape, given: Shape) -> bool:
-    return len(node._saved_pad) // 2 < len(given)
+    pad = getattr(node, "_saved_pad", None)
+    return pad is not None and len(pad) // 2 < len(given)
 
 
 def _permuted(node: Any, out: Shape, given: Shape) -> bool:
-    return bool(node._saved_dims[0] == 0)
+    dims = getattr(node, "_saved_dims", None)
+    return bool(dims) and bool(dims[0] == 0)
 
 
 _TWIN = Rule("first", _aligned)
