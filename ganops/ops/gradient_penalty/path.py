@@ -65,13 +65,13 @@ def _off_rows(*names: str) -> Callable[[Any, Shape, Shape], bool]:
 
 
 def _padded(node: Any, out: Shape, given: Shape) -> bool:
-    pad = getattr(node, "_saved_pad", None)
+    pad: Shape | None = getattr(node, "_saved_pad", None)
     return pad is not None and len(pad) // 2 < len(given)
 
 
 def _permuted(node: Any, out: Shape, given: Shape) -> bool:
-    dims = getattr(node, "_saved_dims", None)
-    return bool(dims) and bool(dims[0] == 0)
+    dims: Shape = getattr(node, "_saved_dims", ())
+    return dims[:1] == (0,)
 
 
 _TWIN = Rule("first", _aligned)
