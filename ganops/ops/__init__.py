@@ -6,10 +6,12 @@ from .gradient_penalty import (
     dragan_penalty,
     gradient_penalty,
     interpolate,
+    loss_and_r1,
     penalty_and_gradient,
     penalty_from_gradient,
     r1_penalty,
     r2_penalty,
+    wgan_gp_loss,
 )
 from .philox import random_bits, random_normal, random_uniform
 from .piecewise_linear import abs, hardtanh, leaky_relu, prelu, relu, relu6, threshold
@@ -29,6 +31,7 @@ __all__ = [
     "interpolate",
     "leaky_relu",
     "linear",
+    "loss_and_r1",
     "max_pool2d",
     "pad",
     "penalty_and_gradient",
@@ -42,4 +45,5 @@ __all__ = [
     "relu",
     "relu6",
     "threshold",
+    "wgan_gp_loss",
 ]
