@@ -1,0 +1,2 @@
+def norm_grad2(*args):
+    raise NotImplementedError
