@@ -77,35 +77,40 @@ GANOPS_INLINE void cell_loop(const NormSpan<T>& k, const NormCell<compute_t<T>>&
   store(k.d_x, e.fd, e.fv, e.fx, e.f1, std::true_type{});
 }
 
-// dw, if wanted: += dy T(v), number by number.
-template <bool kAffine, class T>
+// dw: += dy T(v), number by number.
+template <bool kAffine, bool kWeightGrad, class T>
 GANOPS_INLINE void row_loop(const NormSpan<T>& k, const NormRow<compute_t<T>>& e,
-                            compute_t<T>* GANOPS_RESTRICT dw) {
+                            compute_t<T>* dw) {
   using C = compute_t<T>;
   const C mean = k.mean, rstd = k.rstd;
   store_results(k.d_dy, k.n, k.stream,
                 [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {
+                  const C *w = k.w + at, *a = kAffine ? k.a + at : w, *c = kAffine ? k.c + at : w;
+                  C* GANOPS_RESTRICT sums = dw + (kWeightGrad ? at : 0);
+                  const T *v = k.v + at, *dy = k.dy + at, *x = k.x + at;
+                  const C tv = e.tv, tx = e.tx, t1 = e.t1;
                   for (int64_t i = 0; i < count; ++i) {
-                    const C h = (to_compute(k.x[at + i]) - mean) * rstd;
-                    C y = k.w[at + i] * (e.tv * to_compute(k.v[at + i]) + e.tx * h + e.t1);
-                    if constexpr (kAffine) y += k.a[at + i] * h + k.c[at + i];
+                    const C h = (to_compute(x[i]) - mean) * rstd;
+                    const C t = tv * to_compute(v[i]) + tx * h + t1;
+                    if constexpr (kWeightGrad) sums[i] += to_compute(dy[i]) * t;
+                    C y = w[i] * t;
+                    if constexpr (kAffine) y += a[i] * h + c[i];
                     to[i] = from_compute<T>(y);
                   }
                 });
   store_results(k.d_x, k.n, k.stream,
                 [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {
+                  const C *w = k.w + at, *a = kAffine ? k.a + at : w;
+                  const T *v = k.v + at, *dy = k.dy + at, *x = k.x + at;
+                  const C r = e.r, kg = e.kg, kv = e.kv, kx = e.kx, k1 = e.k1;
                   for (int64_t i = 0; i < count; ++i) {
-                    const C h = (to_compute(k.x[at + i]) - mean) * rstd;
-                    C by_dy = e.kg * k.w[at + i];
-                    if constexpr (kAffine) by_dy += e.r * k.a[at + i];
-                    to[i] = from_compute<T>(by_dy * to_compute(k.dy[at + i]) +
-                                            e.kv * to_compute(k.v[at + i]) + e.kx * h + e.k1);
+                    const C h = (to_compute(x[i]) - mean) * rstd;
+                    C by_dy = kg * w[i];
+                    if constexpr (kAffine) by_dy += r * a[i];
+                    to[i] = from_compute<T>(by_dy * to_compute(dy[i]) + kv * to_compute(v[i]) +
+                                            kx * h + k1);
                   }
                 });
-  for (int64_t i = 0; dw != nullptr && i < k.n; ++i) {
-    const C h = (to_compute(k.x[i]) - mean) * rstd;
-    dw[i] += to_compute(k.dy[i]) * (e.tv * to_compute(k.v[i]) + e.tx * h + e.t1);
-  }
 }
 
 // The same for a line across columns: number i is in column i, whose statistics are at mean[i].
@@ -171,10 +176,14 @@ GANOPS_INLINE void column_loop(const NormSpan<T>& k, ColumnStats<compute_t<T>> s
   }                                                                                             \
   GANOPS_CLONES void write_row(const NormSpan<T>& k, const NormRow<compute_t<T>>& e,            \
                                compute_t<T>* dw) {                                              \
-    if (k.a != nullptr) {                                                                       \
-      row_loop<true>(k, e, dw);                                                                 \
+    if (k.a != nullptr && dw != nullptr) {                                                      \
+      row_loop<true, true>(k, e, dw);                                                           \
+    } else if (k.a != nullptr) {                                                                \
+      row_loop<true, false>(k, e, dw);                                                          \
+    } else if (dw != nullptr) {                                                                 \
+      row_loop<false, true>(k, e, dw);                                                          \
     } else {                                                                                    \
-      row_loop<false>(k, e, dw);                                                                \
+      row_loop<false, false>(k, e, dw);                                                         \
     }                                                                                           \
   }                                                                                             \
   GANOPS_CLONES void column_sums(const NormSpan<T>& k, ColumnStats<compute_t<T>> s,             \

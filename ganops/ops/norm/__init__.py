@@ -154,9 +154,11 @@ def instance_norm(
         )  # fmt: skip
     if not use_input_stats:
         return reference.fixed(input, *_both(stats), weight, bias, eps)
+    channels = input.shape[1]
+    flat = input.contiguous().view(1, -1, *input.shape[2:])
     y = _apply(
-        input.contiguous(), weight, bias, lambda i: Instance(i, eps, momentum, stats), impl
-    )
+        flat, weight, bias, lambda i: Instance(i, eps, momentum, stats, channels), impl
+    ).view(input.shape)
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(input.dim())
     is_last = last is not None and not input.is_contiguous()
     if last is not None and is_last and input.is_contiguous(memory_format=last):

@@ -165,40 +165,40 @@ class Batch(Kind):
 
 @dataclass(frozen=True)
 class Instance(Batch):
-    """Batch norm of one sample with B C channels, as torch has it; x is contiguous."""
+    """Batch norm of one sample of B C channels, as torch has it; x is (1, B C, ...), w is (C,)."""
+
+    channels: int
 
     def view(self, x: Tensor) -> View:
         return geometry.grouped(x, x.shape[1])
 
-    @staticmethod
-    def _flat(x: Tensor) -> Tensor:
-        return x.reshape(1, -1, *x.shape[2:])
+    def along(self, w: Tensor, x: Tensor) -> Tensor:
+        return super().along(self._repeated(w, x), x)
+
+    def _repeated(self, t: Any, x: Tensor) -> Any:
+        return None if t is None else t.repeat(x.shape[1] // self.channels)
+
+    def _parameters(self, x: Tensor, w: Tensor | None, b: Tensor | None) -> tuple[Any, Any]:
+        return super()._parameters(x, self._repeated(w, x), self._repeated(b, x))
 
     def forward(self, x: Tensor, w: Tensor | None, b: Tensor | None) -> Triple:
-        batch = x.shape[0]
+        running = [self._repeated(t, x) for t in self.running]
         w, b = self._parameters(x, w, b)
-        w, b, *running = (
-            None if t is None else t.repeat(batch) for t in (w, b, *self.running)
-        )
-        y, mean, rstd = aten.native_batch_norm(
-            self._flat(x), w, b, *running, True, self.momentum, self.eps
-        )
+        found: Triple = aten.native_batch_norm(x, w, b, *running, True, self.momentum, self.eps)
         for kept, moved in zip(self.running, running, strict=True):
             if kept is not None:
-                kept.copy_(moved.view(batch, -1).mean(0))
-        return y.view(x.shape), mean, rstd
+                kept.copy_(moved.view(-1, self.channels).mean(0))
+        return found
 
     def backward(
         self, dy: Tensor, x: Tensor, w: Tensor | None, mean: Tensor, rstd: Tensor, mask: list[bool]
     ) -> Grads:
-        batch = x.shape[0]
         w, _ = self._parameters(x, w, None)
         dx, *rest = aten.native_batch_norm_backward(
-            self._flat(dy), self._flat(x), None if w is None else w.repeat(batch),
-            None, None, mean, rstd, True, self.eps, mask,
-        )  # fmt: skip
-        dw, db = (None if t is None else t.view(batch, -1).sum(0) for t in rest)
-        return None if dx is None else dx.view(x.shape), dw, db
+            dy, x, w, None, None, mean, rstd, True, self.eps, mask
+        )
+        dw, db = (None if t is None else t.view(-1, self.channels).sum(0) for t in rest)
+        return dx, dw, db
 
 
 @dataclass(frozen=True)

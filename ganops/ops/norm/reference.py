@@ -47,7 +47,7 @@ def move_running(x: Tensor, kind: Batch) -> None:
     moments = (t.mean(over(t, kind)), t.var(over(t, kind)))
     for kept, now in zip(kind.running, moments, strict=True):
         if kept is not None:
-            kept.lerp_(now.view(-1, now.shape[-1]).mean(0).to(kept.dtype), kind.momentum)
+            kept.lerp_(now.view(-1, kept.shape[0]).mean(0).to(kept.dtype), kind.momentum)
 
 
 def fixed(
