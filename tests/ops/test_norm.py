@@ -89,6 +89,8 @@ def test_halves_with_parameters_in_float32():
 def test_values_and_first_derivatives_are_torchs(name, layout, dtype, affine):
     case = NORMS[name]
     x, w, b, dy, *_ = case.tensors(affine, dtype, layout)
+    if name.startswith("instance"):  # stock's gradient is wrong for a channels-last batch of one
+        dy = dy.contiguous()
     found = []
     for call in (case.ours, case.stock):
         leaves = [None if t is None else t.detach().requires_grad_() for t in (x, w, b)]
@@ -251,6 +253,18 @@ def test_an_implementation_that_cannot_serve_is_refused():
     with ganops.use_impl("reference"):
         y = ops.layer_norm(torch.randn(2, 3, requires_grad=True), (3,))
     assert "Norm" not in type(y.grad_fn).__name__
+
+
+def test_a_batch_of_one_with_mixed_memory_orders():
+    """Where stock's own first derivative is wrong (torch 2.13, CPU)."""
+    x, dy = torch.randn(2, 1, 3, 3, 2, dtype=torch.float64)
+    other = dy.movedim(1, -1).contiguous().movedim(-1, 1).reshape(1, 3, 3, 2)
+    assert other.stride() == (3, 1, 6, 3)
+    for call in (ops.instance_norm, lambda t, **k: ops.batch_norm(t, None, None, **k, training=True)):
+        x.requires_grad_()
+        ours, expected = (torch.autograd.grad(call(x, **how), x, other)[0]
+                          for how in ({}, {"impl": "reference"}))  # fmt: skip
+        torch.testing.assert_close(ours, expected)
 
 
 def test_every_public_norm_is_here():

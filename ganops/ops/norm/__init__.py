@@ -139,7 +139,7 @@ def instance_norm(
         momentum, eps, impl: as in `batch_norm`.
 
     Returns:
-        y, with input's shape and dtype; channels last stays so, as with torch.
+        y, with input's shape and dtype, contiguous.
 
     Raises:
         ValueError: one position per channel. RuntimeError: shapes that do not fit, from torch.
@@ -156,14 +156,8 @@ def instance_norm(
         return reference.fixed(input, *_both(stats), weight, bias, eps)
     channels = input.shape[1]
     flat = input.contiguous().view(1, -1, *input.shape[2:])
-    y = _apply(
-        flat, weight, bias, lambda i: Instance(i, eps, momentum, stats, channels), impl
-    ).view(input.shape)
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(input.dim())
-    is_last = last is not None and not input.is_contiguous()
-    if last is not None and is_last and input.is_contiguous(memory_format=last):
-        y = y.contiguous(memory_format=last)
-    return y
+    y = _apply(flat, weight, bias, lambda i: Instance(i, eps, momentum, stats, channels), impl)
+    return y.view(input.shape)
 
 
 def batch_norm(

@@ -128,6 +128,11 @@ class Group(Kind):
         return found
 
 
+def _as(dy: Tensor, x: Tensor) -> Tensor:
+    """dy in x's memory order: torch's kernel goes wrong where a batch of one has them mixed."""
+    return dy if dy.stride() == x.stride() else torch.empty_like(x).copy_(dy)
+
+
 @dataclass(frozen=True)
 class Batch(Kind):
     """Training mode. The running statistics, if any, are moved by the forward."""
@@ -158,7 +163,7 @@ class Batch(Kind):
     ) -> Grads:
         w, _ = self._parameters(x, w, None)
         found: Grads = aten.native_batch_norm_backward(
-            dy, x, w, *self.running, mean, rstd, True, self.eps, mask
+            _as(dy, x), x, w, *self.running, mean, rstd, True, self.eps, mask
         )
         return found
 
@@ -195,7 +200,7 @@ class Instance(Batch):
     ) -> Grads:
         w, _ = self._parameters(x, w, None)
         dx, *rest = aten.native_batch_norm_backward(
-            dy, x, w, None, None, mean, rstd, True, self.eps, mask
+            _as(dy, x), x, w, None, None, mean, rstd, True, self.eps, mask
         )
         dw, db = (None if t is None else t.view(-1, self.channels).sum(0) for t in rest)
         return dx, dw, db
