@@ -11,6 +11,7 @@ that nothing is derived through them twice.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,19 @@ from .._autograd import kernel, quick, refuse, refuse_nested_forward, register
 from .._input_pass import InputPass
 from . import triton_kernels
 from .kinds import Kind
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which of dx, dw, db to compute (one leaf to pytrees, as Kind is)."""
+
+    dx: bool = True
+    dw: bool = False
+    db: bool = False
+
+    @property
+    def mask(self) -> list[bool]:
+        return [self.dx, self.dw, self.db]
 
 
 @quick
@@ -50,8 +64,8 @@ class Norm(Function):
         if dy is None:
             return None, None, None, None
         need_x, need_w, need_b, _ = ctx.needs_input_grad
-        mask = (need_x, need_w and not ctx.w_pruned(), need_b and not ctx.b_pruned())
-        return *NormGrad.apply(dy, *ctx.saved_tensors, mask, ctx.kind), None
+        wanted = Wanted(need_x, need_w and not ctx.w_pruned(), need_b and not ctx.b_pruned())
+        return *NormGrad.apply(dy, *ctx.saved_tensors, wanted, ctx.kind), None
 
     @staticmethod
     def jvp(ctx: Any, x_t: Any, w_t: Any, b_t: Any, _: None) -> tuple[Tensor | None, None, None]:
@@ -60,7 +74,7 @@ class Norm(Function):
         kind: Kind = ctx.kind
         parts = []
         if x_t is not None:  # T is symmetric: its jvp is its vjp
-            part = NormGrad.apply(x_t, x, None, mean, rstd, (True, False, False), kind)[0]
+            part = NormGrad.apply(x_t, x, None, mean, rstd, Wanted(), kind)[0]
             parts.append(part if w is None else part * kind.along(w, x))
         if w_t is not None:
             parts.append(kind.along(w_t, x) * Norm.apply(x, None, None, kind.still())[0])
@@ -71,22 +85,24 @@ class Norm(Function):
 
 @quick
 class NormGrad(Function):
-    """(dx, dw, db) as the mask wants them: linear in dy."""
+    """(dx, dw, db), None where not wanted: linear in dy."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
         dy: Tensor, x: Tensor, w: Tensor | None, mean: Tensor, rstd: Tensor,
-        mask: tuple[bool, bool, bool], kind: Kind,
+        wanted: Wanted, kind: Kind,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-        found = kind.backward(dy, x, w, mean, rstd, list(mask))
-        dx, dw, db = (t if wanted else None for t, wanted in zip(found, mask, strict=True))
+        mask = wanted.mask
+        found = kind.backward(dy, x, w, mean, rstd, mask)
+        dx, dw, db = (t if yes else None for t, yes in zip(found, mask, strict=True))
         return dx, dw, db
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        dy, x, w, mean, rstd, ctx.mask, ctx.kind = inputs
+        dy, x, w, mean, rstd, ctx.wanted, ctx.kind = inputs
+        ctx.likes = [None if t is None else (t.shape, t.dtype) for t in output]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(dy, x, w, mean, rstd)
         ctx.save_for_forward(dy, x, w, mean, rstd)
@@ -105,24 +121,29 @@ class NormGrad(Function):
         refuse_nested_forward("norm")
         dy, x, w, mean, rstd = ctx.saved_tensors
         kind: Kind = ctx.kind
+        mask = ctx.wanted.mask
         totals: list[Tensor | None] = [None, None, None]
 
         def add(*parts: Tensor | None) -> None:
             for i, part in enumerate(parts):
-                if ctx.mask[i] and part is not None:
+                if mask[i] and part is not None:
                     so_far = totals[i]
                     totals[i] = part if so_far is None else so_far + part
 
         if dy_t is not None:
-            add(*NormGrad.apply(dy_t, x, w, mean, rstd, ctx.mask, kind))
+            add(*NormGrad.apply(dy_t, x, w, mean, rstd, ctx.wanted, kind))
         if x_t is not None:  # the Hessian is symmetric: its jvp is its vjp
             _, d_x, d_w = NormGrad2.apply(
                 x_t, None, None, dy, x, w, mean, rstd, w is not None, kind
             )
             add(d_x, d_w)
         if w_t is not None:
-            add(NormGrad.apply(dy, x, w_t, mean, rstd, (True, False, False), kind)[0])
-        return totals[0], totals[1], totals[2]
+            add(NormGrad.apply(dy, x, w_t, mean, rstd, Wanted(), kind)[0])
+        dx_t, dw_t, db_t = (
+            x.new_zeros(like[0], dtype=like[1]) if total is None and like is not None else total
+            for total, like in zip(totals, ctx.likes, strict=True)
+        )
+        return dx_t, dw_t, db_t
 
 
 @quick
