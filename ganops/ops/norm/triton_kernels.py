@@ -18,7 +18,7 @@ from .geometry import BATCH, COLUMNS, ROWS
 BLOCK = 1024  # numbers in registers at a time
 PIECE = 8 * BLOCK  # numbers per program
 LANES = 128  # columns, or cells, per program
-LINES = 64  # lines of columns per program
+LINES = 64  # lines of columns per program, at least
 TILE = 512  # positions per program of d_w
 SUMS: Any = tl.constexpr(5)
 ROW_SUMS: Any = tl.constexpr(7)
@@ -98,7 +98,7 @@ def column_sums_kernel(
     sd, sv, sdx, svx, svd = r * 0.0, r * 0.0, r * 0.0, r * 0.0, r * 0.0
     for i in range(0, LINES):
         line = piece * LINES + i
-        mask = inside & (line < n)
+        mask = inside & (line + 0 * column < n)
         at = (outer * n + line) * inner + column
         d, u = _load(dy, at, mask, DOUBLE), _load(v, at, mask, DOUBLE)
         h = (_load(x, at, mask, DOUBLE) - m) * r
@@ -223,7 +223,7 @@ def column_write_kernel(
     f1 = tl.load(e + 6 * cells + cell, mask=inside)
     for i in range(0, LINES):
         line = piece * LINES + i
-        mask = inside & (line < n)
+        mask = inside & (line + 0 * column < n)
         at = (outer * n + line) * inner + column
         d, u = _load(dy, at, mask, DOUBLE), _load(v, at, mask, DOUBLE)
         h = (_load(x, at, mask, DOUBLE) - m) * r
@@ -241,7 +241,9 @@ class _Cells:
         self.cells = outer * self.inner
         self.rows = rstd.numel()
         self.members = self.cells // self.rows
-        self.pieces = cdiv(self.n, LINES if self.columns else PIECE)
+        # A grid's last dims are short: at most some thousand programs.
+        self.lines = max(LINES, 1 << (cdiv(self.n, 1024) - 1).bit_length())
+        self.pieces = cdiv(self.n, self.lines if self.columns else PIECE)
         if self.columns:
             self.grid: tuple[int, ...] = (cdiv(self.inner, LANES), outer, self.pieces)
             self.sizes: tuple[int, ...] = (self.n, self.inner, self.cells, self.members)
@@ -253,7 +255,7 @@ class _Cells:
         """The kernel that goes through the numbers: (of segments, of columns)."""
         meta: dict[str, Any] = {"CENTERED": centered, "DOUBLE": tensors[0].dtype == torch.float64}
         if self.columns:
-            meta |= {"LINES": LINES, "LANES": LANES}
+            meta |= {"LINES": self.lines, "LANES": LANES}
         else:
             meta |= {"IS_BATCH": self.batch, "PIECE": PIECE, "BLOCK": BLOCK}
         kernels[self.columns][self.grid](*tensors, *self.sizes, **meta, enable_fp_fusion=True)

@@ -112,7 +112,7 @@ def row_dw_kernel(
     total = tl.zeros([TILE], tl.float64 if DOUBLE else tl.float32)
     for i in range(0, lines):
         row = (chunk * lines + i) * period + residue
-        mask = (within < n) & (row < rows)
+        mask = (within < n) & (row + 0 * within < rows)
         own = tl.minimum(row, rows - 1)  # beyond the last row, dy is masked to zero
         r = tl.load(rstd + own)
         m = tl.load(mean + own) if CENTERED else r * 0.0
