@@ -33,8 +33,12 @@ To cast_all(const From& from) {  // a struct of doubles to one of C
   if constexpr (sizeof(To) == sizeof(From)) {
     return bit_cast<To>(from);
   } else {
-    struct Doubles { double v[sizeof(From) / sizeof(double)]; } wide = bit_cast<Doubles>(from);
-    struct Floats { float v[sizeof(From) / sizeof(double)]; } narrow;
+    struct Doubles {
+      double v[sizeof(From) / sizeof(double)];
+    } wide = bit_cast<Doubles>(from);
+    struct Floats {
+      float v[sizeof(From) / sizeof(double)];
+    } narrow;
     for (size_t i = 0; i < sizeof(From) / sizeof(double); ++i) narrow.v[i] = float(wide.v[i]);
     return bit_cast<To>(narrow);
   }
@@ -50,12 +54,11 @@ void combine(const Problem<T>& p, int64_t row, const NormSums<double>* sums,
     const int64_t cell = k.cell(row, j);
     norm_add(total, sums[j], p.weight(p.w, cell, 1), p.weight(p.a, cell, 0));
   }
-  const auto e = norm_row(norm_means(total, double(k.n * k.members)), double(p.rstd[row]),
-                          k.centered);
+  const auto e =
+      norm_row(norm_means(total, double(k.n * k.members)), double(p.rstd[row]), k.centered);
   for (int64_t j = 0; j < k.members; ++j) {
     const int64_t cell = k.cell(row, j);
-    cells[j] = norm_cell(e, p.weight(p.w, cell, 1), p.weight(p.a, cell, 0),
-                         p.weight(p.c, cell, 0));
+    cells[j] = norm_cell(e, p.weight(p.w, cell, 1), p.weight(p.a, cell, 0), p.weight(p.c, cell, 0));
     if (dw != nullptr) dw[cell] = norm_weight_grad(e, sums[j]);
   }
 }
@@ -143,9 +146,10 @@ void run_rows(const Problem<T>& p) {
     return;
   }
 
-  const int64_t group = p.d_w == nullptr ? 1
-                                         : std::max({int64_t(16) * period, ceil_div(65536, k.n),
-                                                     ceil_div(k.rows, 64)});
+  const int64_t group =
+      p.d_w == nullptr
+          ? 1
+          : std::max({int64_t(16) * period, ceil_div(65536, k.n), ceil_div(k.rows, 64)});
   const int64_t groups = ceil_div(k.rows, group);
   std::vector<C> dw(p.d_w == nullptr ? 0 : groups * weights);
   parallel_units(groups, group * k.n, [&](int64_t first, int64_t last) {
@@ -256,12 +260,15 @@ std::tuple<Tensor, Tensor, Tensor> norm_grad2_cpu(Tensor v, Tensor dy, Tensor x,
     using T = decltype(t);
     using C = compute_t<T>;
     const bool stream = k.numel() * int64_t(sizeof(T)) >= kStreamBytes;
-    const Problem<T> p{
-        k,
-        {data<T>(v), data<T>(dy), data<T>(x), mutable_data<T>(d_dy), mutable_data<T>(d_x), 0, C(0),
-         C(0), nullptr, nullptr, nullptr, stream},
-        vector_data<C>(mean), data<C>(rstd), vector_data<C>(w), vector_data<C>(v_w),
-        vector_data<C>(v_b), want_w && weights > 0 ? mutable_data<C>(d_w) : nullptr};
+    const Problem<T> p{k,
+                       {data<T>(v), data<T>(dy), data<T>(x), mutable_data<T>(d_dy),
+                        mutable_data<T>(d_x), 0, C(0), C(0), nullptr, nullptr, nullptr, stream},
+                       vector_data<C>(mean),
+                       data<C>(rstd),
+                       vector_data<C>(w),
+                       vector_data<C>(v_w),
+                       vector_data<C>(v_b),
+                       want_w && weights > 0 ? mutable_data<C>(d_w) : nullptr};
     if (k.kind == NormKind::rows) return run_rows(p);
     if (k.kind == NormKind::columns) return run_columns(p);
     run_segments(p);

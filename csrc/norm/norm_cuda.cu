@@ -80,11 +80,9 @@ __global__ void __launch_bounds__(kThreads) column_sums_kernel(View<D, C> k) {
   NormSums<C> s{};
   for (int64_t i = begin; i < end; ++i) add_number(s, k, (o * k.n + i) * k.inner + column, m, r);
   C* to = k.partial + blockIdx.z * kNormSums * k.cells + cell;
-  to[0] = s.d;
-  to[k.cells] = s.v;
-  to[2 * k.cells] = s.dx;
-  to[3 * k.cells] = s.vx;
-  to[4 * k.cells] = s.vd;
+  const C all[] = {s.d, s.v, s.dx, s.vx, s.vd};
+#pragma unroll
+  for (int j = 0; j < kNormSums; ++j) to[j * k.cells] = all[j];
 }
 
 template <class D, class C>
@@ -121,16 +119,11 @@ __global__ void __launch_bounds__(kThreads) combine_kernel(View<D, C> k) {
   const auto e = norm_row(norm_means(all, C(k.n) * C(k.members)), k.rstd[row], k.mean != nullptr);
   for (int64_t j = lane; j < k.members; j += 32) {
     const int64_t cell = k.cell_of(row, j), i = k.weights == 0 ? 0 : cell % k.weights;
-    const auto f =
-        norm_cell(e, k.pick(k.w, i, C(1)), k.pick(k.a, i, C(0)), k.pick(k.c, i, C(0)));
+    const auto f = norm_cell(e, k.pick(k.w, i, C(1)), k.pick(k.a, i, C(0)), k.pick(k.c, i, C(0)));
     C* to = k.numbers + cell;
-    to[0] = f.ev;
-    to[k.cells] = f.ex;
-    to[2 * k.cells] = f.e1;
-    to[3 * k.cells] = f.fd;
-    to[4 * k.cells] = f.fv;
-    to[5 * k.cells] = f.fx;
-    to[6 * k.cells] = f.f1;
+    const C all_of[] = {f.ev, f.ex, f.e1, f.fd, f.fv, f.fx, f.f1};
+#pragma unroll
+    for (int q = 0; q < kNormCell; ++q) to[q * k.cells] = all_of[q];
     if (k.d_w != nullptr) k.d_w[cell] = norm_weight_grad(e, cell_sums(k, cell));
   }
 }
@@ -212,8 +205,7 @@ __global__ void __launch_bounds__(kThreads) row_write_kernel(View<D, C> k) {
   }
   for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
     const int64_t q = offset + i;
-    write_number(k,
-                 norm_cell(e, k.pick(k.w, q, C(1)), k.pick(k.a, q, C(0)), k.pick(k.c, q, C(0))),
+    write_number(k, norm_cell(e, k.pick(k.w, q, C(1)), k.pick(k.a, q, C(0)), k.pick(k.c, q, C(0))),
                  row * k.n + i, m, r);
   }
 }
@@ -260,12 +252,29 @@ int norm_grad2_launch(const NormLaunch& a) {
     using D = typename DeviceType<T>::type;
     using C = compute_t<T>;
     const auto in = [](const void* p) { return static_cast<const C*>(p); };
-    const View<D, C> k{static_cast<const D*>(a.v), static_cast<const D*>(a.dy),
-                       static_cast<const D*>(a.x), in(a.mean), in(a.rstd), in(a.w), in(a.a),
-                       in(a.c), static_cast<D*>(a.d_dy), static_cast<D*>(a.d_x),
-                       static_cast<C*>(a.d_w), static_cast<C*>(a.partial),
-                       static_cast<C*>(a.numbers), a.outer, a.inner, a.cells, a.n, a.rows,
-                       a.members, a.weights, pieces, lines_of(a), a.kind};
+    const View<D, C> k{static_cast<const D*>(a.v),
+                       static_cast<const D*>(a.dy),
+                       static_cast<const D*>(a.x),
+                       in(a.mean),
+                       in(a.rstd),
+                       in(a.w),
+                       in(a.a),
+                       in(a.c),
+                       static_cast<D*>(a.d_dy),
+                       static_cast<D*>(a.d_x),
+                       static_cast<C*>(a.d_w),
+                       static_cast<C*>(a.partial),
+                       static_cast<C*>(a.numbers),
+                       a.outer,
+                       a.inner,
+                       a.cells,
+                       a.n,
+                       a.rows,
+                       a.members,
+                       a.weights,
+                       pieces,
+                       lines_of(a),
+                       a.kind};
     if (a.kind == kRows) {
       row_sums_kernel<D, C><<<cells, kThreads, 0, stream>>>(k);
       row_write_kernel<D, C><<<cells, kThreads, 0, stream>>>(k);

@@ -24,20 +24,39 @@ std::tuple<Tensor, Tensor, Tensor> norm_grad2_cuda(Tensor v, Tensor dy, Tensor x
     torch::stable::fill_(none, 0);
     return {d_dy, d_x, none};
   }
-  NormLaunch a{dtype_code(x), int(kind),       k.outer,         k.inner,  k.cells,
-               k.n,           k.rows,          k.members,       weights,  raw(v),
-               raw(dy),       raw(x),          raw(mean),       raw(rstd), raw(w),
-               raw(v_w),      raw(v_b),        d_dy.mutable_data_ptr(), d_x.mutable_data_ptr(),
-               nullptr,       nullptr,         nullptr,         device.stream()};
-  STD_TORCH_CHECK(k.cells < (int64_t(1) << 31) && k.outer < 65536,
-                  "norm: ", k.cells, " cells are too many for the CUDA kernel");
+  NormLaunch a{dtype_code(x),
+               int(kind),
+               k.outer,
+               k.inner,
+               k.cells,
+               k.n,
+               k.rows,
+               k.members,
+               weights,
+               raw(v),
+               raw(dy),
+               raw(x),
+               raw(mean),
+               raw(rstd),
+               raw(w),
+               raw(v_w),
+               raw(v_b),
+               d_dy.mutable_data_ptr(),
+               d_x.mutable_data_ptr(),
+               nullptr,
+               nullptr,
+               nullptr,
+               device.stream()};
+  STD_TORCH_CHECK(k.cells < (int64_t(1) << 31) && k.outer < 65536, "norm: ", k.cells,
+                  " cells are too many for the CUDA kernel");
   Tensor partial = torch::stable::new_empty(x, {norm_partials(a)}, dtype);
   Tensor numbers = torch::stable::new_empty(x, {norm_numbers(a)}, dtype);
   a.partial = partial.mutable_data_ptr();
   a.numbers = numbers.mutable_data_ptr();
   const bool wanted = want_w && weights > 0;
-  const int64_t parts =
-      !wanted ? 0 : k.kind == NormKind::rows ? norm_weight_chunks(a) : k.cells / weights;
+  const int64_t parts = !wanted                    ? 0
+                        : k.kind == NormKind::rows ? norm_weight_chunks(a)
+                                                   : k.cells / weights;
   Tensor d_w = torch::stable::new_empty(x, {parts, weights}, dtype);
   if (wanted) a.d_w = d_w.mutable_data_ptr();
   check_launch(norm_grad2_launch(a), "norm_grad2");

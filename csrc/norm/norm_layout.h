@@ -20,10 +20,10 @@ enum class NormKind : int { rows, segments, batch, columns, count };
 struct NormLayout {
   NormKind kind;
   bool centered;
-  int64_t outer, inner;    // columns: O and C
-  int64_t cells, n;        // n: numbers in a cell
-  int64_t rows, members;   // members: cells in a row
-  int64_t weights;         // 0 without any
+  int64_t outer, inner;   // columns: O and C
+  int64_t cells, n;       // n: numbers in a cell
+  int64_t rows, members;  // members: cells in a row
+  int64_t weights;        // 0 without any
   int64_t numel() const { return cells * n; }
   int64_t cell(int64_t row, int64_t j) const {
     return kind == NormKind::batch ? row + j * rows : row * members + j;
@@ -32,9 +32,9 @@ struct NormLayout {
 
 inline void check_vector(const std::optional<Tensor>& t, int64_t n, ScalarType dtype,
                          const char* name) {
-  STD_TORCH_CHECK(!t.has_value() ||
-                      (t->numel() == n && t->is_contiguous() && t->scalar_type() == dtype),
-                  "norm: expected ", name, " as ", n, " contiguous numbers of the computing dtype");
+  STD_TORCH_CHECK(
+      !t.has_value() || (t->numel() == n && t->is_contiguous() && t->scalar_type() == dtype),
+      "norm: expected ", name, " as ", n, " contiguous numbers of the computing dtype");
 }
 
 inline NormLayout norm_layout(const Tensor& x, const std::optional<Tensor>& mean,

@@ -17,7 +17,7 @@ struct NormSpan {
   T *d_dy, *d_x;
   int64_t n;
   compute_t<T> mean, rstd;
-  const compute_t<T> *w, *a, *c;  // kind rows only; a and c: both or none
+  const compute_t<T>*w, *a, *c;  // kind rows only; a and c: both or none
   bool stream;
 };
 
@@ -98,19 +98,18 @@ GANOPS_INLINE void row_loop(const NormSpan<T>& k, const NormRow<compute_t<T>>& e
                     to[i] = from_compute<T>(y);
                   }
                 });
-  store_results(k.d_x, k.n, k.stream,
-                [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {
-                  const C *w = k.w + at, *a = kAffine ? k.a + at : w;
-                  const T *v = k.v + at, *dy = k.dy + at, *x = k.x + at;
-                  const C r = e.r, kg = e.kg, kv = e.kv, kx = e.kx, k1 = e.k1;
-                  for (int64_t i = 0; i < count; ++i) {
-                    const C h = (to_compute(x[i]) - mean) * rstd;
-                    C by_dy = kg * w[i];
-                    if constexpr (kAffine) by_dy += r * a[i];
-                    to[i] = from_compute<T>(by_dy * to_compute(dy[i]) + kv * to_compute(v[i]) +
-                                            kx * h + k1);
-                  }
-                });
+  store_results(
+      k.d_x, k.n, k.stream, [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {
+        const C *w = k.w + at, *a = kAffine ? k.a + at : w;
+        const T *v = k.v + at, *dy = k.dy + at, *x = k.x + at;
+        const C r = e.r, kg = e.kg, kv = e.kv, kx = e.kx, k1 = e.k1;
+        for (int64_t i = 0; i < count; ++i) {
+          const C h = (to_compute(x[i]) - mean) * rstd;
+          C by_dy = kg * w[i];
+          if constexpr (kAffine) by_dy += r * a[i];
+          to[i] = from_compute<T>(by_dy * to_compute(dy[i]) + kv * to_compute(v[i]) + kx * h + k1);
+        }
+      });
 }
 
 // The same for a line across columns: number i is in column i, whose statistics are at mean[i].
@@ -139,15 +138,15 @@ template <class T>
 GANOPS_INLINE void column_loop(const NormSpan<T>& k, ColumnStats<compute_t<T>> s,
                                const compute_t<T>* GANOPS_RESTRICT e, int64_t stride) {
   using C = compute_t<T>;
-  store_results(k.d_dy, k.n, k.stream,
-                [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {
-                  for (int64_t i = 0; i < count; ++i) {
-                    const int64_t p = at + i;
-                    const C h = (to_compute(k.x[p]) - s.mean[p]) * s.rstd[p];
-                    to[i] = from_compute<T>(e[p] * to_compute(k.v[p]) + e[stride + p] * h +
-                                            e[2 * stride + p]);
-                  }
-                });
+  store_results(
+      k.d_dy, k.n, k.stream, [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t p = at + i;
+          const C h = (to_compute(k.x[p]) - s.mean[p]) * s.rstd[p];
+          to[i] =
+              from_compute<T>(e[p] * to_compute(k.v[p]) + e[stride + p] * h + e[2 * stride + p]);
+        }
+      });
   store_results(k.d_x, k.n, k.stream,
                 [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {
                   for (int64_t i = 0; i < count; ++i) {
@@ -160,39 +159,40 @@ GANOPS_INLINE void column_loop(const NormSpan<T>& k, ColumnStats<compute_t<T>> s
                 });
 }
 
-#define GANOPS_NORM_LOOPS(T)                                                                    \
-  GANOPS_CLONES void cell_sums(const NormSpan<T>& k, double* out) {                             \
-    sum_loop<false, false>(k, out);                                                             \
-  }                                                                                             \
-  GANOPS_CLONES void row_sums(const NormSpan<T>& k, double* out) {                              \
-    if (k.a != nullptr) {                                                                       \
-      sum_loop<true, true>(k, out);                                                             \
-    } else {                                                                                    \
-      sum_loop<true, false>(k, out);                                                            \
-    }                                                                                           \
-  }                                                                                             \
-  GANOPS_CLONES void write_cell(const NormSpan<T>& k, const NormCell<compute_t<T>>& e) {        \
-    cell_loop(k, e);                                                                            \
-  }                                                                                             \
-  GANOPS_CLONES void write_row(const NormSpan<T>& k, const NormRow<compute_t<T>>& e,            \
-                               compute_t<T>* dw) {                                              \
-    if (k.a != nullptr && dw != nullptr) {                                                      \
-      row_loop<true, true>(k, e, dw);                                                           \
-    } else if (k.a != nullptr) {                                                                \
-      row_loop<true, false>(k, e, dw);                                                          \
-    } else if (dw != nullptr) {                                                                 \
-      row_loop<false, true>(k, e, dw);                                                          \
-    } else {                                                                                    \
-      row_loop<false, false>(k, e, dw);                                                         \
-    }                                                                                           \
-  }                                                                                             \
-  GANOPS_CLONES void column_sums(const NormSpan<T>& k, ColumnStats<compute_t<T>> s,             \
-                                 compute_t<T>* sums, int64_t stride) {                          \
-    column_sum_loop(k, s, sums, stride);                                                        \
-  }                                                                                             \
-  GANOPS_CLONES void write_columns(const NormSpan<T>& k, ColumnStats<compute_t<T>> s,           \
-                                   const compute_t<T>* e, int64_t stride) {                     \
-    column_loop(k, s, e, stride);                                                               \
+#define GANOPS_NORM_LOOPS(T)                                                                   \
+  GANOPS_CLONES                                                                                \
+  void cell_sums(const NormSpan<T>& k, double* out) { sum_loop<false, false>(k, out); }        \
+  GANOPS_CLONES                                                                                \
+  void row_sums(const NormSpan<T>& k, double* out) {                                           \
+    if (k.a != nullptr) {                                                                      \
+      sum_loop<true, true>(k, out);                                                            \
+    } else {                                                                                   \
+      sum_loop<true, false>(k, out);                                                           \
+    }                                                                                          \
+  }                                                                                            \
+  GANOPS_CLONES                                                                                \
+  void write_cell(const NormSpan<T>& k, const NormCell<compute_t<T>>& e) { cell_loop(k, e); }  \
+  GANOPS_CLONES                                                                                \
+  void write_row(const NormSpan<T>& k, const NormRow<compute_t<T>>& e, compute_t<T>* dw) {     \
+    if (k.a != nullptr && dw != nullptr) {                                                     \
+      row_loop<true, true>(k, e, dw);                                                          \
+    } else if (k.a != nullptr) {                                                               \
+      row_loop<true, false>(k, e, dw);                                                         \
+    } else if (dw != nullptr) {                                                                \
+      row_loop<false, true>(k, e, dw);                                                         \
+    } else {                                                                                   \
+      row_loop<false, false>(k, e, dw);                                                        \
+    }                                                                                          \
+  }                                                                                            \
+  GANOPS_CLONES                                                                                \
+  void column_sums(const NormSpan<T>& k, ColumnStats<compute_t<T>> s, compute_t<T>* sums,      \
+                   int64_t stride) {                                                           \
+    column_sum_loop(k, s, sums, stride);                                                       \
+  }                                                                                            \
+  GANOPS_CLONES                                                                                \
+  void write_columns(const NormSpan<T>& k, ColumnStats<compute_t<T>> s, const compute_t<T>* e, \
+                     int64_t stride) {                                                         \
+    column_loop(k, s, e, stride);                                                              \
   }
 
 GANOPS_NORM_LOOPS(float)

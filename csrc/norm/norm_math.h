@@ -68,8 +68,7 @@ GANOPS_HD GANOPS_INLINE void norm_add(NormMeans<T>& row, const NormSums<T>& s, T
 template <class T>
 GANOPS_HD GANOPS_INLINE NormMeans<T> norm_means(const NormMeans<T>& sums, T n) {
   const T k = T(1) / n;
-  return {sums.g * k,  sums.v * k,  sums.gx * k, sums.vx * k,
-          sums.vg * k, sums.ad * k, sums.adx * k};
+  return {sums.g * k, sums.v * k, sums.gx * k, sums.vx * k, sums.vg * k, sums.ad * k, sums.adx * k};
 }
 
 constexpr int kNormCell = 7;

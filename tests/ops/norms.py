@@ -63,12 +63,14 @@ def group(shape, groups):
 
 def instance(shape):
     return Case(lambda x, w, b, **k: ops.instance_norm(x, None, None, w, b, **k),
-                lambda x, w, b: F.instance_norm(x, None, None, w, b), shape, shape[1:2])  # fmt: skip
+                lambda x, w, b: F.instance_norm(x, None, None, w, b),
+                shape, shape[1:2])  # fmt: skip
 
 
 def batch(shape):
     return Case(lambda x, w, b, **k: ops.batch_norm(x, None, None, w, b, True, **k),
-                lambda x, w, b: F.batch_norm(x, None, None, w, b, True), shape, shape[1:2])  # fmt: skip
+                lambda x, w, b: F.batch_norm(x, None, None, w, b, True),
+                shape, shape[1:2])  # fmt: skip
 
 
 def fixed_batch(shape):

@@ -1,4 +1,4 @@
-"""Norms: derivatives by differences, what is refused, forward mode, torch.func, compile, threads."""
+"""Norms: derivatives by differences, refusals, forward mode, torch.func, compile, threads."""
 
 from __future__ import annotations
 
@@ -177,6 +177,4 @@ def test_second_order_does_not_depend_on_threads(name, dtype):
     inputs = [t.detach().requires_grad_() for t in (x, w, dy) if t is not None]
     y = case.ours(inputs[0], inputs[1] if w is not None else None, b)
     (g,) = torch.autograd.grad(y, inputs[0], inputs[-1], create_graph=True)
-    assert_independent_of_threads(
-        lambda: torch.autograd.grad(g, inputs, v, retain_graph=True)
-    )
+    assert_independent_of_threads(lambda: torch.autograd.grad(g, inputs, v, retain_graph=True))

@@ -7,8 +7,6 @@ over memory. These have one kernel for it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import _dispatch
-from .._twins import serves
 from . import reference
-from .autograd import Norm
-from .kinds import HALVES, Batch, Group, Instance, Kind, Layer, RootMeanSquare
+from .kinds import HALVES, Batch, Group, Instance, Layer, RootMeanSquare
+from .serving import all_shaped, apply, autocast, both, running, served
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "pixel_norm", "rms_norm"]
 
@@ -69,10 +66,10 @@ def layer_norm(
     """
     shape = tuple(normalized_shape)
     trailing = tuple(input.shape[input.dim() - len(shape) :])
-    fits = len(shape) > 0 and trailing == shape and _all_shaped(shape, weight, bias)
-    if not (fits and _served(input, weight, bias)):
+    fits = len(shape) > 0 and trailing == shape and all_shaped(shape, weight, bias)
+    if not (fits and served(input, weight, bias)):
         return _stock.layer_norm(input, normalized_shape, weight, bias, eps)
-    return _apply(*_autocast(input, weight, bias), lambda i: Layer(i, eps, shape), impl)
+    return apply(*autocast(input, weight, bias), lambda i: Layer(i, eps, shape), impl)
 
 
 def group_norm(
@@ -107,11 +104,11 @@ def group_norm(
         and num_groups > 0
         and input.shape[1] % num_groups == 0
         and input.numel() > input.shape[0] * num_groups
-        and _all_shaped(input.shape[1:2], weight, bias)
+        and all_shaped(input.shape[1:2], weight, bias)
     )
-    if not (fits and _served(input, weight, bias)):
+    if not (fits and served(input, weight, bias)):
         return _stock.group_norm(input, num_groups, weight, bias, eps)
-    return _apply(*_autocast(input, weight, bias), lambda i: Group(i, eps, num_groups), impl)
+    return apply(*autocast(input, weight, bias), lambda i: Group(i, eps, num_groups), impl)
 
 
 def instance_norm(
@@ -148,15 +145,15 @@ def instance_norm(
     """
     stats = (running_mean, running_var)
     fits = input.dim() >= 3 and (not use_input_stats or input[:1, :1].numel() > 1)
-    if not (fits and _running(input, stats, weight, bias, not use_input_stats)):
+    if not (fits and running(input, stats, weight, bias, not use_input_stats)):
         return _stock.instance_norm(
             input, *stats, weight, bias, use_input_stats, momentum, eps
         )  # fmt: skip
     if not use_input_stats:
-        return reference.fixed(input, *_both(stats), weight, bias, eps)
+        return reference.fixed(input, *both(stats), weight, bias, eps)
     channels = input.shape[1]
     flat = input.contiguous().view(1, -1, *input.shape[2:])
-    y = _apply(flat, weight, bias, lambda i: Instance(i, eps, momentum, stats, channels), impl)
+    y = apply(flat, weight, bias, lambda i: Instance(i, eps, momentum, stats, channels), impl)
     return y.view(input.shape)
 
 
@@ -199,11 +196,11 @@ def batch_norm(
     """
     stats = (running_mean, running_var)
     fits = input.dim() >= 2 and (not training or input.numel() > input.shape[1])
-    if not (fits and _running(input, stats, weight, bias, not training)):
+    if not (fits and running(input, stats, weight, bias, not training)):
         return _stock.batch_norm(input, *stats, weight, bias, training, momentum, eps)
     if not training:
-        return reference.fixed(input, *_both(stats), weight, bias, eps)
-    return _apply(input, weight, bias, lambda i: Batch(i, eps, momentum, stats), impl)
+        return reference.fixed(input, *both(stats), weight, bias, eps)
+    return apply(input, weight, bias, lambda i: Batch(i, eps, momentum, stats), impl)
 
 
 def rms_norm(
@@ -234,13 +231,13 @@ def rms_norm(
     """
     shape = tuple(normalized_shape)
     trailing = tuple(input.shape[input.dim() - len(shape) :])
-    fits = len(shape) > 0 and trailing == shape and _all_shaped(shape, weight)
-    x, w, _ = _autocast(input, weight, None)
+    fits = len(shape) > 0 and trailing == shape and all_shaped(shape, weight)
+    x, w, _ = autocast(input, weight, None)
     same = w is None or w.dtype == x.dtype
-    if not (fits and same and _served(input, weight, None)):
+    if not (fits and same and served(input, weight, None)):
         return _stock.rms_norm(input, normalized_shape, weight, eps)
     eps = torch.finfo(torch.float32 if x.dtype in HALVES else x.dtype).eps if eps is None else eps
-    return _apply(x, w, None, lambda i: RootMeanSquare(i, eps, len(shape)), impl)
+    return apply(x, w, None, lambda i: RootMeanSquare(i, eps, len(shape)), impl)
 
 
 def pixel_norm(x: Tensor, eps: float = 1e-8, *, impl: str = "auto") -> Tensor:
@@ -275,72 +272,6 @@ def pixel_norm(x: Tensor, eps: float = 1e-8, *, impl: str = "auto") -> Tensor:
         raise TypeError(f"pixel_norm: expected x as a float tensor, got {got}")
     if x.dim() < 2:
         raise ValueError(f"pixel_norm: expected x as (B, C, ...), got {tuple(x.shape)}")
-    if not _served(x, None, None):
+    if not served(x, None, None):
         return reference.norm(x, None, None, RootMeanSquare("reference", eps, 0))
-    return _apply(x, None, None, lambda i: RootMeanSquare(i, eps, 0), impl)
-
-
-def _apply(
-    x: Tensor, w: Tensor | None, b: Tensor | None, kind: Callable[[str], Kind], impl: str
-) -> Tensor:
-    impl = _dispatch.choose("norm", impl, x.device, x.dtype)
-    if impl == "reference":
-        return reference.norm(x, w, b, kind(impl))
-    y: Tensor = Norm.apply(x, w, b, kind(impl))[0]
-    return y
-
-
-def _all_shaped(shape: tuple[int, ...], *tensors: Tensor | None) -> bool:
-    return all(t is None or tuple(t.shape) == tuple(shape) for t in tensors)
-
-
-def _served(x: Tensor, w: Tensor | None, b: Tensor | None) -> bool:
-    """Tensors that the kernels take; for others torch's own function runs, or words the error."""
-    given = [t for t in (w, b) if t is not None]
-    return (
-        serves(x, w, b)
-        and x.numel() > 0
-        and x.device.type in ("cpu", "cuda")
-        and all(t.device == x.device for t in given)
-        and len({t.dtype for t in given}) < 2
-        and all(t.dtype == x.dtype or _mixed(x, t) for t in given)
-    )
-
-
-def _mixed(x: Tensor, w: Tensor) -> bool:
-    return x.dtype in HALVES and w.dtype == torch.float32
-
-
-def _running(
-    x: Tensor, stats: tuple[Tensor | None, Tensor | None], w: Tensor | None, b: Tensor | None,
-    required: bool,
-) -> bool:  # fmt: skip
-    """The same for norms with running statistics."""
-    given = [t for t in stats if t is not None]
-    return (
-        _served(x, w, b)
-        and (len(given) == 2 or (not given and not required))
-        and _all_shaped(x.shape[1:2], w, b, *stats)
-        and serves(*given)
-        and not any(t.requires_grad for t in given)
-    )
-
-
-def _both(stats: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor]:
-    mean, var = stats
-    if mean is None or var is None:
-        raise ValueError("norm: expected both running statistics, got one or none")
-    return mean, var
-
-
-def _autocast(
-    x: Tensor, w: Tensor | None, b: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """What CUDA autocast does to layer, group and RMS norm: float32. CPU autocast does nothing."""
-    if x.device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
-        return x, w, b
-
-    def cast(t: Tensor) -> Tensor:
-        return t.float() if t.dtype in HALVES else t
-
-    return cast(x), None if w is None else cast(w), None if b is None else cast(b)
+    return apply(x, None, None, lambda i: RootMeanSquare(i, eps, 0), impl)

@@ -86,9 +86,7 @@ class Layer(Kind):
         w, _ = _exact(x, w, None, self.shape)
         # The kernel asks the bias for its shape alone.
         like = x.new_empty(self.shape) if w is None and mask[2] else w
-        found: Grads = aten.native_layer_norm_backward(
-            dy, x, self.shape, mean, rstd, w, like, mask
-        )
+        found: Grads = aten.native_layer_norm_backward(dy, x, self.shape, mean, rstd, w, like, mask)
         return found
 
 

@@ -1,8 +1,8 @@
 """The second order of norms in Triton: formulas and layouts of csrc/norm/norm_{math,layout}.h.
 
 Three launches. Cells (segments, batch, columns): the five sums of each cell, then each row's eight
-numbers and its cells' coefficients, then the results. Rows: the seven sums of each row, the results,
-and d_w if wanted. Sums are finished in a fixed order: same input, same bits.
+numbers and its cells' coefficients, then the results. Rows (triton_rows.py): the seven sums of each
+row, the results, and d_w if wanted. Sums are finished in a fixed order: same input, same bits.
 """
 
 from __future__ import annotations
