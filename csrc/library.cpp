@@ -41,8 +41,7 @@ STABLE_TORCH_LIBRARY(ganops, m) {
          "(Tensor v, Tensor go, Tensor grad, Tensor norms, float center, bool one_sided)"
          " -> (Tensor d_go, Tensor d_grad)");
 
-  // second order of every norm: x seen as (a, b, c), `kind` of csrc/norm/norm_layout.h; no mean:
-  // RMS
+  // second order of every norm; `kind` of csrc/norm/norm_layout.h, without a mean: RMS norm
   define(m, "norm_grad2",
          "(Tensor v, Tensor dy, Tensor x, Tensor? mean, Tensor rstd, Tensor? w, Tensor? v_w,"
          " Tensor? v_b, int weights, int kind, bool want_w)"

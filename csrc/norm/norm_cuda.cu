@@ -1,5 +1,5 @@
-// The second derivative of norms on CUDA: sums, what follows from them, results. Three launches;
-// sums are finished in a fixed order, without atomics. Layouts: norm_layout.h.
+// The second derivative of norms on CUDA, in three launches; sums are finished in a fixed order,
+// without atomics. Layouts: norm_layout.h.
 #include "../common/cuda_kernels.cuh"
 #include "norm_cuda.h"
 #include "norm_math.h"
@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kPiece = 8 * 1024;  // numbers of a cell or row per block
 constexpr int kRowSums = 7;
-enum { kRows, kSegments, kBatch, kColumns };
+enum { kRows, kSegments, kBatch, kColumns };  // NormKind
 
 inline int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Lines of columns per block: few blocks in the grid's short dim.
@@ -231,7 +231,6 @@ int64_t weight_lines(const NormLaunch& k) {
   const int64_t repeats = k.rows / (k.weights / k.n);
   return repeats > 512 ? ceil_of(repeats, 32) : 16;
 }
-
 }  // namespace
 
 int64_t norm_partials(const NormLaunch& k) {
