@@ -1,7 +1,7 @@
 // How the second derivative of a norm sees its tensors: contiguous (a, b, c), and statistics that
 // belong to rows made of cells (norm_math.h).
 //
-//   rows      (rows, 1, n): a row is contiguous, weights differ from number to number:
+//   rows      (.., .., n): a row is contiguous, weights differ from number to number:
 //             number i of row p has weight (p n + i) % weights
 //   segments  (B, C, n): a cell is contiguous; a row is the next so many cells (group norm)
 //   batch     (B, C, n): likewise, a row is one channel of all samples (batch norm)

@@ -129,7 +129,7 @@ def rows(
     v_w: Tensor | None, v_b: Tensor | None, d_dy: Tensor, d_x: Tensor, weights: int, want_w: bool,
 ) -> Tensor:  # fmt: skip
     """Writes d_dy and d_x, and returns d_w."""
-    count, n = x.shape[0], x.shape[2]
+    count, n = x.shape[0] * x.shape[1], x.shape[2]
     period, pieces = max(weights // n, 1), cdiv(n, PIECE)
     m, centered = rstd if mean is None else mean, mean is not None
     meta: dict[str, Any] = {"CENTERED": centered, "DOUBLE": x.dtype == torch.float64}
