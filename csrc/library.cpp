@@ -41,6 +41,12 @@ STABLE_TORCH_LIBRARY(ganops, m) {
          "(Tensor v, Tensor go, Tensor grad, Tensor norms, float center, bool one_sided)"
          " -> (Tensor d_go, Tensor d_grad)");
 
+  // second order of every norm; `kind` of csrc/norm/norm_layout.h, without a mean: RMS norm
+  define(m, "norm_grad2",
+         "(Tensor v, Tensor dy, Tensor x, Tensor? mean, Tensor rstd, Tensor? w, Tensor? v_w,"
+         " Tensor? v_b, int weights, int kind, bool want_w)"
+         " -> (Tensor d_dy, Tensor d_x, Tensor d_w)");
+
   // elements offset ... offset + n - 1 of a Philox stream; kind 0 bits (as int64), 1 uniform,
   // 2 normal (float32). `like` says only where.
   define(m, "philox", "(Tensor like, int n, int seed, int offset, int stream, int kind) -> Tensor");

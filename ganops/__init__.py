@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from . import nn, ops
     from ._dispatch import use_impl
     from .methods import recipe
-    from .nn import optimize
+    from .nn.optimize import optimize
     from .trainers import Trainer
 
 # Loaded when first used: the ops alone must not pay for the trainers, nor `--version` for the ops.

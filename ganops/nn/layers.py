@@ -50,7 +50,8 @@ class Conv2d(nn.Conv2d):
         if self.padding == "same":  # an odd total pads one more at the end
             totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size)]
             return [side for t in reversed(totals) for side in (t // 2, t - t // 2)]
-        return [int(p) for p in reversed(self.padding) for _ in range(2)]
+        sides: Any = self.padding
+        return [int(p) for p in reversed(sides) for _ in range(2)]
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -60,8 +61,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         if output_size is not None:
             return super().forward(input, output_size)
+        padding: Any = self.padding
         return ops.conv_transpose2d(
-            input, self.weight, self.bias, self.stride, self.padding, self.output_padding,
+            input, self.weight, self.bias, self.stride, padding, self.output_padding,
             self.groups, self.dilation,
         )  # fmt: skip
 
@@ -132,14 +134,16 @@ class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
     """`torch.nn.AdaptiveAvgPool2d` by `ops.adaptive_avg_pool2d`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return ops.adaptive_avg_pool2d(input, self.output_size)
+        size: Any = self.output_size
+        return ops.adaptive_avg_pool2d(input, size)
 
 
 class AdaptiveMaxPool2d(nn.AdaptiveMaxPool2d):
     """`torch.nn.AdaptiveMaxPool2d` by `ops.adaptive_max_pool2d`."""
 
     def forward(self, input: Tensor) -> Any:
-        return ops.adaptive_max_pool2d(input, self.output_size, self.return_indices)
+        size: Any = self.output_size
+        return ops.adaptive_max_pool2d(input, size, self.return_indices)
 
 
 class ReflectionPad2d(nn.ReflectionPad2d):

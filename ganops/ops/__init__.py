@@ -13,6 +13,7 @@ from .gradient_penalty import (
     r2_penalty,
     wgan_gp_loss,
 )
+from .norm import batch_norm, group_norm, instance_norm, layer_norm, pixel_norm, rms_norm
 from .philox import random_bits, random_normal, random_uniform
 from .piecewise_linear import abs, hardtanh, leaky_relu, prelu, relu, relu6, threshold
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, pad
@@ -22,13 +23,17 @@ __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
     "avg_pool2d",
+    "batch_norm",
     "bias_act",
     "conv2d",
     "conv_transpose2d",
     "dragan_penalty",
     "gradient_penalty",
+    "group_norm",
     "hardtanh",
+    "instance_norm",
     "interpolate",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "loss_and_r1",
@@ -36,6 +41,7 @@ __all__ = [
     "pad",
     "penalty_and_gradient",
     "penalty_from_gradient",
+    "pixel_norm",
     "prelu",
     "r1_penalty",
     "r2_penalty",
@@ -44,6 +50,7 @@ __all__ = [
     "random_uniform",
     "relu",
     "relu6",
+    "rms_norm",
     "threshold",
     "wgan_gp_loss",
 ]

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST_PROGRAMS = 2**31 - 1  # the limit of a CUDA grid's first dimension; of the others 65535
+MOST_PROGRAMS = 2**31 - 1  # the limit of a CUDA grid's first dimension
+MOST_FURTHER = 65535  # and of the others
 
 
 def deferred(package: str, name: str) -> Callable[..., Any]:
@@ -30,15 +31,20 @@ def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def launch(kernel: Any, programs: int, like: Tensor, *args: Any, **meta: Any) -> None:
-    """Runs `programs` programs on the device of `like` and that device's current stream.
+def launch(
+    kernel: Any, programs: int | tuple[int, ...], like: Tensor, *args: Any, **meta: Any
+) -> None:
+    """Runs `programs` programs (or a grid of them) on the device of `like` and its current stream.
 
     Triton itself launches on the current device, whatever its arguments are on.
     """
-    if programs > MOST_PROGRAMS:
+    grid = (programs,) if isinstance(programs, int) else programs
+    if grid[0] > MOST_PROGRAMS or any(n > MOST_FURTHER for n in grid[1:]):
         raise ValueError(
-            f"expected a tensor that {MOST_PROGRAMS} Triton programs cover, got {tuple(like.shape)}"
+            f"expected a tensor that {MOST_PROGRAMS} Triton programs cover"
+            f"{f' ({MOST_FURTHER} along the others of {grid})' if len(grid) > 1 else ''}, "
+            f"got {tuple(like.shape)}"
         )
-    if programs:
+    if all(grid):
         with torch.cuda.device_of(like):  # does nothing for a CPU tensor
-            kernel[(programs,)](*args, **meta)
+            kernel[grid](*args, **meta)

@@ -8,6 +8,7 @@
 #include "bias_act/bias_act_math.h"
 #include "common/numeric.h"
 #include "gradient_penalty/gradient_penalty_math.h"
+#include "norm/norm_math.h"
 #include "philox/philox_math.h"
 
 namespace py = pybind11;
@@ -61,8 +62,32 @@ void bind_act(py::module_& m, const std::string& name) {
   }
 }
 
+// One row of a norm, every number a cell of its own: (d_dy, d_x, d_w).
+template <class T>
+py::tuple norm_second(const Array<T>& v, const Array<T>& dy, const Array<T>& xhat, T r,
+                      const Array<T>& w, const Array<T>& a, const Array<T>& c, bool centered) {
+  const py::ssize_t n = xhat.size();
+  const auto sums = [&](py::ssize_t i) {
+    const T d = dy.data()[i], u = v.data()[i], h = xhat.data()[i];
+    return NormSums<T>{d, u, d * h, u * h, u * d};
+  };
+  NormMeans<T> total{};
+  for (py::ssize_t i = 0; i < n; ++i) norm_add(total, sums(i), w.data()[i], a.data()[i]);
+  const NormRow<T> row = norm_row(norm_means(total, T(n)), r, centered);
+  Array<T> d_dy(n), d_x(n), d_w(n);
+  for (py::ssize_t i = 0; i < n; ++i) {
+    const T d = dy.data()[i], u = v.data()[i], h = xhat.data()[i];
+    const NormCell<T> e = norm_cell(row, w.data()[i], a.data()[i], c.data()[i]);
+    d_dy.mutable_data()[i] = e.ev * u + e.ex * h + e.e1;
+    d_x.mutable_data()[i] = e.fd * d + e.fv * u + e.fx * h + e.f1;
+    d_w.mutable_data()[i] = norm_weight_grad(row, sums(i));
+  }
+  return py::make_tuple(d_dy, d_x, d_w);
+}
+
 template <class T>
 void bind_formulas(py::module_& m) {
+  m.def("norm_second", &norm_second<T>);
   bind_numeric<T>(m);
   bind_act<T, Act::linear>(m, "linear");
   bind_act<T, Act::relu>(m, "relu");

@@ -160,6 +160,10 @@ CRITICS = {
     "group-norm": lambda: dcgan(norm=lambda c, s: nn.GroupNorm(2, c)),
     "layer-norm": lambda: dcgan(norm=lambda c, s: nn.LayerNorm([c, s, s])),
     "instance-norm": lambda: dcgan(norm=lambda c, s: nn.InstanceNorm2d(c, affine=True)),
+    "batch-norm-train": lambda: dcgan(
+        norm=lambda c, s: nn.BatchNorm2d(c, track_running_stats=False)
+    ),
+    "rms-norm": lambda: dcgan(norm=lambda c, s: nn.RMSNorm([c, s, s])),
     "batch-norm-eval": lambda: dcgan(norm=lambda c, s: nn.BatchNorm2d(c)).eval(),
     "silu": lambda: dcgan(act=nn.SiLU(inplace=True)),
     "hooks": lambda: _with_hooks(dcgan()),

@@ -44,7 +44,16 @@ def arguments(op, make, device):
     swish, lrelu = (1, SWISH, 0.0, 1.3, 0.8), (1, LRELU, 0.2, 1.3, -1.0)
     sigmoid = (1, SIGMOID, 0.0, 1.3, -1.0)
     inside = (x.detach().sigmoid() * 1.3).requires_grad_()
+    rstd, w5 = norms.detach().rsqrt().repeat(15), torch.randn(5, dtype=torch.float64, device=device)
+    third = torch.randn(3, dtype=torch.float64, device=device)
+    grad2 = (v, y, x)
     return {
+        "norm_grad2": [
+            (*grad2, rstd[:6], rstd[:6], w5, None, None, 5, 0, True),
+            (*grad2, None, rstd[:2], b, third, third, 3, 1, True),
+            (*grad2, rstd[:3], rstd[:3], b, None, third, 3, 2, False),
+            (*grad2, rstd[:10], rstd[:10], w5, w5, w5, 5, 3, True),
+        ],
         "bias_act": [(x, b, *swish), (x, None, *lrelu)],
         "bias_act_grad": [
             (v, x, b, *swish, False, True), (v, x, None, *lrelu, True, False),
@@ -64,11 +73,12 @@ LAST_ORDER = {
     "bias_act_grad2",
     "gradient_penalty_grad2",
     "gradient_penalty_fused",
+    "norm_grad2",
 }  # differentiating them is refused
 
 
 def test_the_list_of_ops_is_not_empty():
-    assert len(OPS) == 8
+    assert len(OPS) == 9
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

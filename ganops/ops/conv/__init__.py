@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._twins import serves
-from .autograd import Conv, LinearSpec, Spec
+from .autograd import Conv
+from .spec import LinearSpec, Spec
 
 __all__ = ["conv2d", "conv_transpose2d", "linear"]
 
@@ -36,7 +37,8 @@ def conv2d(
     r"""2-D convolution with a double backward at the floor.
 
     Equivalent to ``torch.nn.functional.conv2d`` with the same arguments, bit for bit, first
-    derivatives included.
+    derivatives included; but on the CPU the gradient to an `input` of up to 8 channels, with a
+    stride, equals torch's to rounding (it is two to three times faster).
 
     Args:
         input: (B, Cin, H, W) or (Cin, H, W), any memory format. Integer and complex tensors, tensor

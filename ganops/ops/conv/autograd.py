@@ -14,79 +14,16 @@ Inside a penalty that shares its backward with a loss, X(dy, w) also carries the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
 from .._autograd import quick
 from .._input_pass import InputPass
 from .._twins import Like, one_forward_level
-
-aten = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What is not a tensor (one leaf to pytrees, which torch.func needs)."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    transposed: bool
-    output_padding: tuple[int, ...]
-    groups: int
-
-    @property
-    def _numbers(self) -> tuple[Any, ...]:
-        return (self.stride, self.padding, self.dilation, self.transposed, self.output_padding,
-                self.groups)  # fmt: skip
-
-    def forward(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        y: Tensor = aten.convolution(x, w, b, *self._numbers)
-        return y
-
-    def backward(self, dy: Tensor, x: Tensor, w: Tensor, mask: list[bool]) -> tuple[Any, ...]:
-        """(dx, dw, db); what the mask leaves out is None and costs nothing."""
-        sizes = [dy.shape[1]] if mask[2] else None
-        grads: tuple[Any, ...] = aten.convolution_backward(dy, x, w, sizes, *self._numbers, mask)
-        return grads
-
-    def bias(self, dy: Tensor) -> Tensor:
-        """db."""
-        return dy.sum([0, *range(2, dy.dim())])
-
-    def bias_by_sample(self, dy: Tensor) -> Tensor:
-        """(B, Cout): each sample's share of db."""
-        return dy.flatten(2).sum(2)
-
-
-@dataclass(frozen=True)
-class LinearSpec:
-    """The linear layer, in the terms of `Spec`. Samples along dim 0, features along the last."""
-
-    def forward(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        return F.linear(x, w, b)
-
-    def backward(self, dy: Tensor, x: Tensor, w: Tensor, mask: list[bool]) -> tuple[Any, ...]:
-        rows = dy.flatten(0, -2)
-        return (
-            dy @ w if mask[0] else None,
-            rows.t() @ x.flatten(0, -2) if mask[1] else None,
-            rows.sum(0) if mask[2] else None,
-        )
-
-    def bias(self, dy: Tensor) -> Tensor:
-        return dy.flatten(0, -2).sum(0)
-
-    def bias_by_sample(self, dy: Tensor) -> Tensor:
-        return dy if dy.dim() == 2 else dy.flatten(1, -2).sum(1)
-
-
-AnySpec = Spec | LinearSpec
+from .spec import AnySpec
 
 
 @quick
@@ -128,7 +65,10 @@ class Conv(Function):
         if not torch.is_grad_enabled():  # the last order: one call for all
             x = ctx.x_like.empty() if x is None else x
             w = ctx.w_like.empty() if w is None else w
-            return *ctx.spec.backward(dy, x, w, [need_x, need_w, need_b]), None
+            dx = ctx.spec.quick_input(dy, w, ctx.x_like) if need_x else None
+            mask = [need_x and dx is None, need_w, need_b]
+            first, *others = ctx.spec.backward(dy, x, w, mask) if any(mask) else (None,) * 3
+            return first if dx is None else dx, *others, None
         if need_x and ctx.shared and ctx.shared.running:
             a = None if x is None else x.detach()
             dx = SharedInput.apply(dy, w, *b, a, ctx.x_like, ctx.spec, ctx.shared)
@@ -162,8 +102,7 @@ class ConvInput(Function):
 
     @staticmethod
     def forward(dy: Tensor, w: Tensor, like: Like, spec: AnySpec) -> Tensor:
-        dx: Tensor = spec.backward(dy, like.empty(), w, [True, False, False])[0]
-        return dx
+        return spec.input(dy, w, like)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -210,8 +149,7 @@ class SharedInput(Function):
         dy: Tensor, w: Tensor, b: Tensor | None, a: Tensor | None, like: Like, spec: AnySpec,
         shared: InputPass,
     ) -> Tensor:  # fmt: skip
-        dx: Tensor = spec.backward(dy, like.empty(), w, [True, False, False])[0]
-        return dx
+        return spec.input(dy, w, like)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .. import conv, piecewise_linear, pooling
+from .. import conv, norm, piecewise_linear, pooling
 from .._input_pass import InputPass
 
 
@@ -28,6 +28,36 @@ def _in_place(twin: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _with_indices(twin: Callable[..., Any]) -> Callable[..., Any]:
     """F.max_pool2d(return_indices=True) arrives as another function, its flag kept."""
     return lambda *args, **kwargs: twin(*args, **{**kwargs, "return_indices": True})
+
+
+def _layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:  # fmt: skip
+    return norm.layer_norm(input, normalized_shape, weight, bias, eps)
+
+
+def _group_norm(
+    input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Tensor:  # fmt: skip
+    return norm.group_norm(input, num_groups, weight, bias, eps)
+
+
+def _channel_norm(twin: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """torch's own order of arguments, and what it asks of cuDNN, for a twin in F's order."""
+
+    def call(
+        input: Tensor, weight: Any, bias: Any, running_mean: Any, running_var: Any, *rest: Any,
+        **named: Any,
+    ) -> Tensor:  # fmt: skip
+        keys = ("training", "momentum", "eps", "cudnn_enabled")
+        stats = dict(zip(keys, rest)) | named
+        first = stats.get("training", stats.get("use_input_stats"))
+        numbers = (first, stats["momentum"], stats["eps"])
+        return twin(input, running_mean, running_var, weight, bias, *numbers)
+
+    return call
 
 
 # What the mode is handed, for each way to write it -> what serves it. In place without a twin
@@ -65,6 +95,16 @@ TWINS: dict[Any, Callable[..., Any]] = {
     torch.conv2d: conv.conv2d,
     F.conv_transpose2d: conv.conv_transpose2d,
     torch.conv_transpose2d: conv.conv_transpose2d,
+    F.layer_norm: norm.layer_norm,
+    F.group_norm: norm.group_norm,
+    F.instance_norm: norm.instance_norm,
+    F.batch_norm: norm.batch_norm,
+    F.rms_norm: norm.rms_norm,
+    torch.rms_norm: norm.rms_norm,
+    torch.layer_norm: _layer_norm,
+    torch.group_norm: _group_norm,
+    torch.instance_norm: _channel_norm(norm.instance_norm),
+    torch.batch_norm: _channel_norm(norm.batch_norm),
 }
 
 
