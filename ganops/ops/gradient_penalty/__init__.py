@@ -1,7 +1,8 @@
 """Gradient penalties: the fused reduction, and the penalties on top of it.
 
 `gradient_penalty` is WGAN-GP's, `r1_penalty` and `r2_penalty` the zero-centred ones,
-`dragan_penalty` DRAGAN's; `penalty_from_gradient`, `penalty_and_gradient` the reduction alone.
+`dragan_penalty` DRAGAN's, `path_length_penalty` StyleGAN2's; `penalty_from_gradient` and
+`penalty_and_gradient` are the reduction alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..philox import random_uniform, seed_from
 from .critic import Critic, differentiable_leaf
 from .dragan import dragan_penalty
+from .path_length import path_length_penalty
 from .reduction import penalty_and_gradient, penalty_from_gradient
 from .zero_centered import r1_penalty, r2_penalty
 
@@ -22,6 +24,7 @@ __all__ = [
     "dragan_penalty",
     "gradient_penalty",
     "interpolate",
+    "path_length_penalty",
     "penalty_and_gradient",
     "penalty_from_gradient",
     "r1_penalty",
