@@ -72,8 +72,8 @@ def path_length_penalty(
 
     Raises:
         ValueError: w, mean, noise or images of another shape, dtype or device than said; a mean
-            that requires a gradient, or is float64 on the CPU inside torch.compile; a decay outside [0, 1]; an unknown engine; images that do not
-            depend on w.
+            that requires a gradient, or is float64 on the CPU inside torch.compile; a decay outside
+            [0, 1]; an unknown engine; images that do not depend on w.
         TypeError: w, mean or the images are no float tensors.
         RuntimeError: a compiled or checkpointed generator, as in `gradient_penalty`.
 
