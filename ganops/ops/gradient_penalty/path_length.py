@@ -124,10 +124,10 @@ def _direction(
     if noise is None:
         noise = random_normal(images.shape, seed=seed_from(rng), device=images.device)
     elif not isinstance(noise, Tensor) or noise.shape != images.shape:
-        got = tuple(noise.shape) if isinstance(noise, Tensor) else type(noise).__name__
+        size = tuple(noise.shape) if isinstance(noise, Tensor) else type(noise).__name__
         raise ValueError(
             f"path_length_penalty: expected noise of the images' shape {tuple(images.shape)}, "
-            f"got {got}"
+            f"got {size}"
         )
     return (noise / math.sqrt(math.prod(images.shape[2:]))).to(images)
 
