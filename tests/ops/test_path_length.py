@@ -93,7 +93,9 @@ def test_gradgradcheck_in_w_and_a_weight(synthesis):
     noise = latents(2, 3, 4, 4, seed=1)
 
     def penalty(w, rgb):
-        call = lambda t: torch.func.functional_call(synthesis, {"rgb.weight": rgb}, (t,))  # noqa: E731
+        def call(t):
+            return torch.func.functional_call(synthesis, {"rgb.weight": rgb}, (t,))
+
         return ops.path_length_penalty(call, w, zero(), noise=noise)
 
     inputs = (latents(2, 3, 5).requires_grad_(), synthesis.rgb.weight.detach().requires_grad_())
