@@ -6,11 +6,13 @@ from .gradient_penalty import (
     dragan_penalty,
     gradient_penalty,
     interpolate,
+    loss_and_r1,
     path_length_penalty,
     penalty_and_gradient,
     penalty_from_gradient,
     r1_penalty,
     r2_penalty,
+    wgan_gp_loss,
 )
 from .philox import random_bits, random_normal, random_uniform
 from .piecewise_linear import abs, hardtanh, leaky_relu, prelu, relu, relu6, threshold
@@ -30,6 +32,7 @@ __all__ = [
     "interpolate",
     "leaky_relu",
     "linear",
+    "loss_and_r1",
     "max_pool2d",
     "pad",
     "path_length_penalty",
@@ -44,4 +47,5 @@ __all__ = [
     "relu",
     "relu6",
     "threshold",
+    "wgan_gp_loss",
 ]

@@ -279,6 +279,7 @@ REAL, FAKE = torch.zeros(4, 2), torch.ones(4, 2)
         (REAL[:0], FAKE[:0], None, ValueError, "expected at least one sample"),
         (REAL[0, 0], FAKE[0, 0], None, ValueError, "expected at least one sample"),
         (REAL, FAKE, torch.rand(4, 1), ValueError, r"alpha of shape \(4,\), one weight per s"),
+        (REAL, FAKE, 0.5, TypeError, r"expected alpha as a \(4,\) tensor.*got float"),
         (REAL, FAKE, torch.rand(()), ValueError, r"alpha of shape \(4,\).*got \(\)"),
     ],
 )
@@ -303,7 +304,7 @@ def under_no_grad(x):
         (lambda x: x.sum(), {}, ValueError, r"scores of shape \(4, ...\).*got \(\)"),
         (lambda x: x[:3].sum(1), {}, ValueError, r"scores of shape \(4, ...\).*got \(3,\)"),
         (lambda x: (x, x), {}, TypeError, "return a tensor, got tuple; pick one with output="),
-        (lambda x: x.sum(1), {"engine": "tangent"}, ValueError, "engine 'auto' or 'autograd'"),
+        (lambda x: x.sum(1), {"engine": "shared"}, ValueError, "engine 'auto', .* or 'tangent'"),
         (lambda x: x.sum(1), {"center": -1.0}, ValueError, "finite center >= 0, got -1.0"),
     ],
 )

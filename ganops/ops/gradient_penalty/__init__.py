@@ -1,8 +1,8 @@
 """Gradient penalties: the fused reduction, and the penalties on top of it.
 
 `gradient_penalty` is WGAN-GP's, `r1_penalty` and `r2_penalty` the zero-centred ones,
-`dragan_penalty` DRAGAN's, `path_length_penalty` StyleGAN2's; `penalty_from_gradient` and
-`penalty_and_gradient` are the reduction alone.
+`dragan_penalty` DRAGAN's, `path_length_penalty` StyleGAN2's; `loss_and_r1` and `wgan_gp_loss` are a
+critic's whole losses; `penalty_from_gradient`, `penalty_and_gradient` the reduction alone.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from .critic import Critic, differentiable_leaf
 from .dragan import dragan_penalty
 from .path_length import path_length_penalty
 from .reduction import penalty_and_gradient, penalty_from_gradient
+from .shared_delta import loss_and_r1
+from .wgan_gp import wgan_gp_loss
 from .zero_centered import r1_penalty, r2_penalty
 
 __all__ = [
     "dragan_penalty",
     "gradient_penalty",
     "interpolate",
+    "loss_and_r1",
     "path_length_penalty",
     "penalty_and_gradient",
     "penalty_from_gradient",
     "r1_penalty",
     "r2_penalty",
+    "wgan_gp_loss",
 ]
 
 
@@ -55,7 +59,7 @@ def interpolate(
 
     Raises:
         ValueError: shapes, dtypes or devices differ, or alpha is not (B,).
-        TypeError: the images are not floating tensors.
+        TypeError: the images are not floating tensors, or alpha is not a tensor.
 
     Source: Gulrajani et al. 2017, Algorithm 1; card wgan_gp (one scalar per sample).
     """
@@ -63,6 +67,11 @@ def interpolate(
     batch = real.shape[0]
     if alpha is None:
         alpha = random_uniform((batch,), seed=seed_from(generator), device=real.device)
+    elif not isinstance(alpha, Tensor):
+        raise TypeError(
+            f"interpolate: expected alpha as a ({batch},) tensor, one weight per sample, "
+            f"got {type(alpha).__name__}"
+        )
     elif alpha.shape != (batch,):
         raise ValueError(
             f"interpolate: expected alpha of shape ({batch},), one weight per sample, "
@@ -108,7 +117,10 @@ def gradient_penalty(
         output: picks the scores from what the critic returns, where that is a tuple or a dict.
         critic_args, critic_kwargs: passed on to the critic after the images.
         engine: "auto" runs what the critic calls by twins; "autograd" leaves it all to PyTorch.
-            Same numbers from both. "auto" is "autograd" where saved-tensor hooks are active around
+            "tangent" is "auto" with less memory and, on the CPU, a tenth to a fifth more time: it
+            keeps the masks of a piecewise linear D instead of its activations, and refuses any
+            other D.
+            Same numbers from all. "auto" is "autograd" where saved-tensor hooks are active around
             the call, and refuses critics that set such hooks (activation checkpointing): those need
             "autograd", and so do critics that run in-place activations under torch.func.vmap, which
             torch refuses. Parameters that the penalty does not depend on, such as biases before
@@ -123,7 +135,7 @@ def gradient_penalty(
         TypeError: integer images, or an output that is not a tensor.
         RuntimeError: a critic compiled by torch.compile: such regions have no double backward, and
             lose the penalty's gradient without an error in some cases. A critic with checkpointing
-            under engine="auto".
+            under engine="auto"; one that engine="tangent" cannot serve, with the reason.
 
     Source: Gulrajani et al. 2017, arXiv 1704.00028; card wgan_gp. Two-sided is the paper's default.
 
