@@ -14,10 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 
 class InputPass:
-    """One penalty's critic call, and then its backward to `x` (a leaf that requires grad).
+    """One penalty's critic call, and then its backward to `x` (which requires grad).
 
     `running` is True during that backward only. What the twins record besides:
 
@@ -76,12 +77,13 @@ class InputPass:
 
     def _leads_to_x(self, root: Any) -> bool:
         """Depth first, without recursion: graphs are deep."""
+        target = get_gradient_edge(self.x).node
         stack, seen = [root], set()
         while stack:
             node = stack.pop()
             if node in seen or node in self._clean:
                 continue
-            if getattr(node, "variable", None) is self.x:
+            if node is target:
                 return True
             seen.add(node)
             stack.extend(n for n, _ in node.next_functions if n is not None)

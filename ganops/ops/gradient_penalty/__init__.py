@@ -1,8 +1,8 @@
 """Gradient penalties: the fused reduction, and the penalties on top of it.
 
 `gradient_penalty` is WGAN-GP's, `r1_penalty` and `r2_penalty` the zero-centred ones,
-`dragan_penalty` DRAGAN's; `loss_and_r1` and `wgan_gp_loss` are a critic's whole losses;
-`penalty_from_gradient`, `penalty_and_gradient` the reduction alone.
+`dragan_penalty` DRAGAN's, `path_length_penalty` StyleGAN2's; `loss_and_r1` and `wgan_gp_loss` are a
+critic's whole losses; `penalty_from_gradient`, `penalty_and_gradient` the reduction alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..philox import random_uniform, seed_from
 from .critic import Critic, differentiable_leaf
 from .dragan import dragan_penalty
+from .path_length import path_length_penalty
 from .reduction import penalty_and_gradient, penalty_from_gradient
 from .shared_delta import loss_and_r1
 from .wgan_gp import wgan_gp_loss
@@ -26,6 +27,7 @@ __all__ = [
     "gradient_penalty",
     "interpolate",
     "loss_and_r1",
+    "path_length_penalty",
     "penalty_and_gradient",
     "penalty_from_gradient",
     "r1_penalty",

@@ -102,7 +102,18 @@ def seed_from(generator: torch.Generator | None = None) -> int:
     """A 63-bit seed drawn from a torch generator (None: torch's global CPU generator).
 
     One draw, on the generator's own device; drawing from a CUDA generator waits for the GPU.
+
+    Raises:
+        RuntimeError: while torch.compile traces one graph, or a CUDA graph is captured: the seed
+            would become part of it.
     """
+    if torch.compiler.is_compiling() or (
+        torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    ):
+        raise RuntimeError(
+            "philox: a seed is a Python number, and drawn inside torch.compile or a CUDA graph it "
+            "would be the same for ever: draw outside and pass tensors in (alpha=, noise=)"
+        )
     device = "cpu" if generator is None else generator.device
     return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
 
