@@ -46,9 +46,10 @@ def input_gradient(
     )  # fmt: skip
     for r in range(stride[0]):
         for q in range(stride[1]):
-            row, col = _phase(r, 0, stride, padding), _phase(q, 1, stride, padding)
-            source = z[:, row[0], col[0], :, row[1] :, col[1] :]
-            _place(dx[:, :, r :: stride[0], q :: stride[1]], source)
+            row, down = _phase(r, 0, stride, padding)
+            col, right = _phase(q, 1, stride, padding)
+            to = dx[:, :, r :: stride[0], q :: stride[1]]
+            _place(to, z.select(1, row).select(1, col), down, right)
     return dx
 
 
@@ -58,9 +59,12 @@ def _phase(r: int, axis: int, stride: tuple[int, ...], padding: tuple[int, ...])
     return phase, offset
 
 
-def _place(to: Tensor, source: Tensor) -> None:
-    """Pixels beyond the last window met no tap: zero."""
-    rows, cols = min(to.shape[2], source.shape[2]), min(to.shape[3], source.shape[3])
-    to[:, :, :rows, :cols] = source[:, :, :rows, :cols]
-    to[:, :, rows:] = 0
-    to[:, :, :rows, cols:] = 0
+def _place(to: Tensor, source: Tensor, down: int, right: int) -> None:
+    """source from (down, right) on; pixels beyond its end, past the last window, met no tap."""
+    rows = max(0, min(to.shape[2], source.shape[2] - down))
+    cols = max(0, min(to.shape[3], source.shape[3] - right))
+    if (rows, cols) != (to.shape[2], to.shape[3]):
+        to.zero_()
+    if rows and cols:
+        part = source.narrow(2, down, rows).narrow(3, right, cols)
+        to.narrow(2, 0, rows).narrow(3, 0, cols).copy_(part)
