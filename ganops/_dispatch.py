@@ -27,6 +27,7 @@ AUTO: dict[str, dict[str, tuple[str, ...]]] = {
     "bias_act": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "gradient_penalty": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "philox": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
+    "smooth": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
 }
 
 _OTHER_DEVICES = ("reference",)

@@ -190,8 +190,9 @@ def test_import_is_light():
 def test_public_ops_are_documented_to_the_house_form():
     from ganops import ops
 
-    twins = {n for t in TWINS for n in importlib.import_module(f"ganops.ops.{t}").__all__}
-    for name in set(ops.__all__) - twins:  # a twin's arguments are those of its torch original
+    like_torch = {*TWINS, "smooth"}  # arguments are those of the torch original
+    twins = {n for t in like_torch for n in importlib.import_module(f"ganops.ops.{t}").__all__}
+    for name in set(ops.__all__) - twins:
         text = inspect.getdoc(getattr(ops, name)) or ""
         if "as in `random_uniform`" in text or "those of `random_uniform`" in text:
             continue  # documented there

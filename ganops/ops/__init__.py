@@ -14,6 +14,7 @@ from .gradient_penalty import (
 from .philox import random_bits, random_normal, random_uniform
 from .piecewise_linear import abs, hardtanh, leaky_relu, prelu, relu, relu6, threshold
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, pad
+from .smooth import elu, gelu, hardswish, mish, selu, sigmoid, silu, softplus, tanh
 
 __all__ = [
     "abs",
@@ -24,12 +25,16 @@ __all__ = [
     "conv2d",
     "conv_transpose2d",
     "dragan_penalty",
+    "elu",
+    "gelu",
     "gradient_penalty",
+    "hardswish",
     "hardtanh",
     "interpolate",
     "leaky_relu",
     "linear",
     "max_pool2d",
+    "mish",
     "pad",
     "penalty_and_gradient",
     "penalty_from_gradient",
@@ -41,5 +46,10 @@ __all__ = [
     "random_uniform",
     "relu",
     "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "tanh",
     "threshold",
 ]
