@@ -11,6 +11,7 @@ from .gradient_penalty import (
     r1_penalty,
     r2_penalty,
 )
+from .minibatch_stddev import minibatch_stddev
 from .philox import random_bits, random_normal, random_uniform
 from .piecewise_linear import abs, hardtanh, leaky_relu, prelu, relu, relu6, threshold
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, pad
@@ -34,6 +35,7 @@ __all__ = [
     "leaky_relu",
     "linear",
     "max_pool2d",
+    "minibatch_stddev",
     "mish",
     "pad",
     "penalty_and_gradient",
