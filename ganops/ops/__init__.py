@@ -16,6 +16,7 @@ from .philox import random_bits, random_normal, random_uniform
 from .piecewise_linear import abs, hardtanh, leaky_relu, prelu, relu, relu6, threshold
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, pad
 from .smooth import elu, gelu, hardswish, mish, selu, sigmoid, silu, softplus, tanh
+from .spectral_norm import spectral_norm_weights
 
 __all__ = [
     "abs",
@@ -52,6 +53,7 @@ __all__ = [
     "sigmoid",
     "silu",
     "softplus",
+    "spectral_norm_weights",
     "tanh",
     "threshold",
 ]

@@ -1,0 +1,5 @@
+"""Modules over `ganops.ops`."""
+
+from .spectral_norm import batch_spectral_norm
+
+__all__ = ["batch_spectral_norm"]
