@@ -46,7 +46,8 @@ def batch_spectral_norm(module: Root) -> Root:
 
     Source: Miyato et al. 2018.
     """
-    stock = type(parametrizations.spectral_norm(nn.Linear(1, 1)).parametrizations["weight"][0])
+    example: Any = parametrizations.spectral_norm(nn.Linear(1, 1))
+    stock = type(example.parametrizations.weight[0])  # public by what it does, not by its name
     group = _Group()
     for owner in module.modules():
         if not isinstance(owner, parametrize.ParametrizationList):
@@ -92,7 +93,7 @@ class _Group:
     """The layers of one root, and what one call of it has computed so far."""
 
     def __init__(self) -> None:
-        self.members: list[tuple[nn.Module, _Part]] = []
+        self.members: list[tuple[Any, _Part]] = []  # with the list that holds `original`
         self.calls = 0  # of the root, one inside another
         self.done: set[_Part] = set()  # had their step in this call
         self.ready: dict[_Part, tuple[Tensor, bool, Tensor]] = {}
