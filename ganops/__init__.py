@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "ops": ("ganops.ops", None),
     "use_impl": ("ganops._dispatch", "use_impl"),
+    "nn": ("ganops.nn", None),
     "metrics": ("ganops.metrics", None),
     "data": ("ganops.data", None),
     "losses": ("ganops.losses", None),

@@ -8,12 +8,14 @@ gradient is its closed form, in two passes over W where stock PyTorch takes abou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ._autograd import quick
 from ._twins import one_forward_level
 
 __all__ = ["spectral_norm_weights"]
@@ -70,44 +72,49 @@ def spectral_norm_weights(
                 [0.0000, 0.6667]])
     """
     _check(weights, us, vs, n_iterations, dim)
+    settings = (n_iterations, eps, dim)
+    with torch.no_grad(), _full_precision(weights[0].device if weights else torch.device("cpu")):
+        vectors = [_iterate(*each, *settings) for each in zip(weights, us, vs)]
     if torch.compiler.is_compiling():
-        return [_plain(*each, n_iterations, eps, dim) for each in zip(weights, us, vs)]
-    return [_one(*each, n_iterations, eps, dim) for each in zip(weights, us, vs)]
+        return [_plain(w, u, v, dim) for w, (u, v, _) in zip(weights, vectors)]
+    return [Normalised.apply(w, *each, dim)[0] for w, each in zip(weights, vectors)]
 
 
-def _one(w: Tensor, u: Tensor, v: Tensor, n_iterations: int, eps: float, dim: int) -> Tensor:
-    y, _ = Normalised.apply(w, *_iterate(w, u, v, n_iterations, eps, dim), dim)
-    return y  # type: ignore[no-any-return]
-
-
-def _plain(w: Tensor, u: Tensor, v: Tensor, n_iterations: int, eps: float, dim: int) -> Tensor:
+def _plain(w: Tensor, u: Tensor, v: Tensor, dim: int) -> Tensor:
     """For torch.compile, which fuses what follows and differentiates it."""
-    u, v, _ = _iterate(w, u, v, n_iterations, eps, dim)
-    sigma = torch.dot(u, torch.mv(_matrix(w, dim).to(u.dtype), v))
-    return (w.to(u.dtype) / sigma).to(w.dtype)
+    with _full_precision(w.device):
+        sigma = torch.dot(u, torch.mv(_matrix(w, dim).to(u.dtype), v))
+        return (w.to(u.dtype) / sigma).to(w.dtype)
 
 
-@torch.no_grad()
+def _full_precision(device: torch.device) -> Any:
+    """Turns autocast off, where it is on: its context takes as long as a layer's kernels."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
 def _iterate(
     w: Tensor, u: Tensor, v: Tensor, n_iterations: int, eps: float, dim: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """u, v as new tensors (the buffers change under the graph), and sigma."""
-    with torch.autocast(w.device.type, enabled=False):
-        wide = w.dtype if w.dtype == torch.float64 else torch.float32
-        matrix = _matrix(w.detach(), dim).to(wide)
-        new_u, new_v = u.detach().to(wide, copy=True), v.detach().to(wide, copy=True)
-        if n_iterations == 0:
-            return new_u, new_v, torch.dot(new_u, torch.mv(matrix, new_v))
-        for _ in range(n_iterations):
-            wv = torch.mv(matrix, new_v)
-            new_u = wv.div_(torch.linalg.vector_norm(wv).clamp_min_(eps))
-            wu = torch.mv(matrix.mT, new_u)
-            new_v = wu / torch.linalg.vector_norm(wu).clamp_min_(eps)
-        u.copy_(new_u)
-        v.copy_(new_v)
-        return new_u, new_v, torch.dot(wu, new_v)
+    wide = torch.float64 if w.dtype == torch.float64 else torch.float32
+    matrix = _matrix(w, dim).to(wide)
+    if n_iterations == 0:
+        new_u, new_v = u.to(wide, copy=True), v.to(wide, copy=True)
+        return new_u, new_v, torch.dot(new_u, torch.mv(matrix, new_v))
+    new_v = v.to(wide)
+    for _ in range(n_iterations):
+        wv = torch.mv(matrix, new_v)
+        new_u = wv.div_(torch.linalg.vector_norm(wv).clamp_min_(eps))
+        wu = torch.mv(matrix.t(), new_u)
+        new_v = wu / torch.linalg.vector_norm(wu).clamp_min_(eps)
+    u.copy_(new_u)
+    v.copy_(new_v)
+    return new_u, new_v, torch.dot(wu, new_v)
 
 
+@quick
 class Normalised(Function):
     """(W / sigma, sigma) from W. Both are outputs so that the backward, which reads both, is itself
     differentiable: it is written in operations that autograd knows, so every order follows."""
@@ -116,9 +123,8 @@ class Normalised(Function):
 
     @staticmethod
     def forward(w: Tensor, u: Tensor, v: Tensor, sigma: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        if w.dtype == sigma.dtype:
-            return w / sigma, sigma.clone()
-        return (w.to(sigma.dtype) / sigma).to(w.dtype), sigma.clone()
+        y = w / sigma if w.dtype == sigma.dtype else (w.to(sigma.dtype) / sigma).to(w.dtype)
+        return y, sigma.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -132,14 +138,15 @@ class Normalised(Function):
         if g is None and g_sigma is None:
             return None, None, None, None, None
         u, v, y, sigma = ctx.saved_tensors
-        with torch.autocast(y.device.type, enabled=False):
-            along = torch.zeros_like(sigma) if g_sigma is None else g_sigma
+        with _full_precision(y.device):
             if g is None:
-                d_matrix = torch.outer(along * u, v)
+                d_matrix = torch.outer(g_sigma * u, v)
             else:
                 matrix = _matrix(g, ctx.dim).to(u.dtype)
-                along = along - _inner(matrix, _matrix(y, ctx.dim).to(u.dtype)) / sigma
-                d_matrix = torch.addr(matrix / sigma, along * u, v)
+                y_matrix = _matrix(y, ctx.dim).to(u.dtype)
+                along = torch.dot(matrix.reshape(-1), y_matrix.reshape(-1)) / sigma
+                along = along if g_sigma is None else along - g_sigma
+                d_matrix = torch.addr(matrix / sigma, along * u, v, alpha=-1)
             return _unmatrix(d_matrix, y, ctx.dim).to(y.dtype), None, None, None, None
 
     @staticmethod
@@ -151,10 +158,6 @@ class Normalised(Function):
         return ((wide - sigma_t * y.to(u.dtype)) / sigma).to(y.dtype), sigma_t
 
 
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    return torch.dot(a.reshape(-1), b.reshape(-1))
-
-
 def _matrix(w: Tensor, dim: int) -> Tensor:
     """dim first, the others flattened; a view of contiguous weights for dim 0."""
     rows_first = w.movedim(dim, 0) if dim else w
@@ -163,8 +166,9 @@ def _matrix(w: Tensor, dim: int) -> Tensor:
 
 
 def _unmatrix(matrix: Tensor, like: Tensor, dim: int) -> Tensor:
-    shape = like.movedim(dim, 0).shape
-    return matrix.reshape(shape).movedim(0, dim)
+    if dim == 0:
+        return matrix.reshape(like.shape)
+    return matrix.reshape(like.movedim(dim, 0).shape).movedim(0, dim)
 
 
 def _check(
