@@ -164,6 +164,27 @@ def test_a_first_use_without_gradient_costs_no_gradient_later():
     assert_same_state(reference, root)  # and no iteration more
 
 
+class AnotherTensor(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = spectral_norm(nn.Linear(3, 2))
+
+    def forward(self, x):
+        other = {"parametrizations.weight.original": torch.eye(3)[:2] * 5}
+        return self.a(x), torch.func.functional_call(self.a, other, (x,))
+
+
+def test_another_tensor_in_the_same_forward_is_normalised_itself():
+    torch.manual_seed(0)
+    root = batch_spectral_norm(AnotherTensor())
+    own, other = root(torch.eye(3))
+    u, v = (root.a.parametrizations.weight[0].get_buffer(name) for name in ("_u", "_v"))
+    weight = torch.eye(3)[:2] * 5
+    expected = (weight / (u @ weight @ v)).T + root.a.bias
+    torch.testing.assert_close(other, expected)
+    assert not torch.allclose(own, other)
+
+
 def test_an_exception_in_forward_ends_the_forward():
     _, ours = pair()
     with pytest.raises(RuntimeError):

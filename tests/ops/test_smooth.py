@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from backends import Backend
 from compare import DTYPES, assert_near, assert_same_bits, three_orders
-from torch import Tensor
+from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ganops
@@ -255,11 +256,38 @@ def test_codes_agree_with_the_enum():
     assert [n.strip() for n in match.group(1).split(",")] == [*VALUES, "count"]
 
 
-def test_twins_serve_the_modules_of_torch_nn():
-    """Every way in the table gives torch's numbers, and the modules arrive by one of them."""
+class Rerouted(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return TWINS.get(func, func)(*args, **(kwargs or {}))
+
+
+def test_twins_give_torchs_numbers():
     x = randn(5)
     for theirs, twin in TWINS.items():
         assert_same_bits(twin(x), theirs(x))
-    names = {twin.__name__ for twin in TWINS.values()}
-    assert names == set(ops.smooth.__all__)
-    assert Tensor.tanh in TWINS
+    assert {twin.__name__ for twin in TWINS.values()} == set(ops.smooth.__all__)
+
+
+WRITTEN = {
+    **{m.__name__: m() for m in (nn.SiLU, nn.GELU, nn.Softplus, nn.ELU, nn.SELU, nn.Tanh,
+                                 nn.Sigmoid, nn.Mish, nn.Hardswish)},
+    "x.tanh": lambda x: x.tanh(),
+    "x.sigmoid": lambda x: x.sigmoid(),
+    "F.tanh": F.tanh,
+    "F.sigmoid": F.sigmoid,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_what_people_write_arrives_at_a_twin(native, written):
+    with ganops.use_impl(native), Rerouted():
+        y = WRITTEN[written](randn(3).requires_grad_())
+    assert y.grad_fn.name() == "SmoothBackward"
+
+
+def test_in_place_modules_stay_in_place(native):
+    for module in (nn.SiLU(inplace=True), nn.ELU(inplace=True), nn.SELU(inplace=True)):
+        x = randn(3)
+        with ganops.use_impl(native), Rerouted():
+            assert module(x) is x
+            assert x.tanh_() is x
