@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import ops
+    from . import nn, ops
     from ._dispatch import use_impl
     from .methods import recipe
+    from .nn import optimize
     from .trainers import Trainer
 
 # Loaded when first used: the ops alone must not pay for the trainers, nor `--version` for the ops.
 _LAZY = {
     "ops": ("ganops.ops", None),
-    "use_impl": ("ganops._dispatch", "use_impl"),
     "nn": ("ganops.nn", None),
+    "optimize": ("ganops.nn", "optimize"),
+    "use_impl": ("ganops._dispatch", "use_impl"),
     "metrics": ("ganops.metrics", None),
     "data": ("ganops.data", None),
     "losses": ("ganops.losses", None),
@@ -31,7 +33,7 @@ _LAZY = {
     "recipe": ("ganops.methods", "recipe"),
 }
 
-__all__ = ["Trainer", "__version__", "ops", "recipe", "use_impl"]
+__all__ = ["Trainer", "__version__", "nn", "ops", "optimize", "recipe", "use_impl"]
 
 
 def __getattr__(name: str) -> Any:

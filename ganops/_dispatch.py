@@ -9,6 +9,7 @@ replaced.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import warnings
@@ -73,6 +74,7 @@ def triton_interprets() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
+@functools.cache
 def triton_importable() -> bool:
     """Is there a Triton to import? It is imported only when a kernel is first launched."""
     return importlib.util.find_spec("triton") is not None

@@ -8,6 +8,7 @@ does not depend on the interval). New kinds need a dataclass here and nothing in
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -43,8 +44,8 @@ class Regularizer:
         Regularizer.known[cls.tag] = cls
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0:
-            raise ValueError(f"weight must be >= 0, got {self.weight!r}")
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"weight must be >= 0 and finite, got {self.weight!r}")
         if self.interval < 1:
             raise ValueError(f"interval must be >= 1, got {self.interval!r}")
 
@@ -70,8 +71,8 @@ class GP(Regularizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.center >= 0:
-            raise ValueError(f"center must be >= 0, got {self.center!r}")
+        if not 0 <= self.center < math.inf:
+            raise ValueError(f"center must be >= 0 and finite, got {self.center!r}")
 
     def penalty(self, batch: Batch) -> Tensor:
         from ganops.ops import gradient_penalty

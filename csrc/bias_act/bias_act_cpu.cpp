@@ -11,6 +11,9 @@
 namespace ganops {
 namespace {
 
+// Partial sums of a bias gradient: this many, or one per column if that is more.
+constexpr int64_t kMostSums = int64_t(1) << 20;
+
 template <class C>
 struct Params {
   Act act;
@@ -140,35 +143,42 @@ void run(BiasLayout layout, BiasActArgs args, bool value_only, bool from_output,
   }
 
   // Sums are taken over groups of units whose size depends on the shape alone, so that they do
-  // not depend on the number of threads.
+  // not depend on the number of threads. Wide units make few groups, for each keeps a sum per
+  // column; threads then share out the columns.
+  const int64_t most = std::clamp<int64_t>(kMostSums / std::max<int64_t>(unit, 1), 1, 64);
   const int64_t group =
-      pattern ? std::max(std::max<int64_t>(1, 65536 / unit), ceil_div(units, 64)) : 1;
+      pattern ? std::max(std::max<int64_t>(1, 65536 / unit), ceil_div(units, most)) : 1;
   const int64_t groups = ceil_div(units, group);
+  const int64_t part = pattern ? std::min(unit, 64 * kBlock) : unit;
+  const int64_t parts = pattern ? ceil_div(unit, part) : 1;
   std::vector<C> sums(db != nullptr && pattern ? groups * unit : 0);
   std::vector<double> slab_sums(db != nullptr && !pattern ? units : 0);
 
-  parallel_units(groups, group * unit, [&](int64_t first, int64_t last) {
+  parallel_units(groups * parts, group * part, [&](int64_t first, int64_t last) {
     std::vector<C> scratch(widen ? 5 * kBlock : kBlock);
     C* const constant = scratch.data();
     C* const wide = constant + kBlock;
-    for (int64_t u = first * group; u < std::min(last * group, units); ++u) {
-      const int64_t slab = u / per_slab;
-      const int64_t start = pattern ? u * unit : slab * inner + u % per_slab * unit;
-      const int64_t stop =
-          pattern ? std::min(start + unit, numel) : std::min(start + unit, (slab + 1) * inner);
+    for (int64_t k = first * group; k < last * group; ++k) {
+      const int64_t u = k / (parts * group) * group + k % group;
+      if (u >= units) continue;  // the last group may be short
+      const int64_t slab = u / per_slab, column = k / group % parts * part;
+      const int64_t start = pattern ? u * unit + column : slab * inner + u % per_slab * unit;
+      const int64_t stop = pattern ? std::min({start + part, (u + 1) * unit, numel})
+                                   : std::min(start + unit, (slab + 1) * inner);
       if (!pattern) {
         const C bias = b == nullptr ? C(0) : to_compute(b[slab % channels]);
         std::fill_n(constant, value_only ? 1 : std::min(kBlock, stop - start), bias);
       }
       for (int64_t i = start; i < stop; i += kBlock) {
         const int64_t n = std::min(kBlock, stop - i);
-        const C* bias = pattern ? biases.data() + (i - start) : constant;
+        const int64_t at = column + (i - start);
+        const C* bias = pattern ? biases.data() + at : constant;
         Block<std::conditional_t<widen, C, T>> block{};
         block.bias = bias;
         block.n = n;
         block.one_bias = value_only && !pattern;
         if (db != nullptr && pattern) {
-          block.column_sums = sums.data() + u / group * unit + (i - start);
+          block.column_sums = sums.data() + u / group * unit + at;
         } else if (db != nullptr) {
           block.slab_sum = &slab_sums[u];
         }

@@ -12,7 +12,9 @@
 namespace ganops {
 namespace {
 
-constexpr int kSlots = 64;  // partial sums per channel
+// Partial sums per channel: 64 fill a GPU from one channel on, fewer where channels are many, so
+// that they stay below this number in all (or are one per channel or column).
+constexpr int64_t kSlots = 64, kMostSums = int64_t(1) << 20;
 
 template <class C>
 struct Params {
@@ -107,8 +109,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// dx with the sums over slabs of `inner` contiguous elements: block (channel, slot) walks every
-// kSlots-th pack of its channel.
+// dx with the sums over slabs of `inner` contiguous elements: the blocks (channel, slot) of a
+// channel take turns at its packs.
 template <int N, class D, class C>
 __global__ void __launch_bounds__(kThreads)
     grad_slab_kernel(const D* __restrict__ dy, const D* __restrict__ ref, const D* __restrict__ b,
@@ -118,7 +120,8 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t packs_per_slab = p.inner / N;
   const int64_t packs = p.numel / (p.channels * p.inner) * packs_per_slab;
   C sum(0);
-  for (int64_t k = slot * kThreads + threadIdx.x; k < packs; k += kSlots * kThreads) {
+  const int64_t step = int64_t(gridDim.y) * kThreads;
+  for (int64_t k = slot * kThreads + threadIdx.x; k < packs; k += step) {
     const int64_t outer = k / packs_per_slab, within = k % packs_per_slab * N;
     const int64_t i = (outer * p.channels + channel) * p.inner + within;
     const Pack<D, N> g = load_pack<N>(dy, i), r = load_pack<N>(ref, i);
@@ -136,7 +139,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // The same for short slabs (channels last, matrices): a row is `period` = channels * inner
-// elements; thread x owns a column, blocks share the rows. partial: (kSlots, period).
+// elements; thread x owns a column, blocks share the rows. partial: (slots, period).
 template <class D, class C>
 __global__ void __launch_bounds__(kThreads)
     grad_column_kernel(const D* __restrict__ dy, const D* __restrict__ ref, const D* __restrict__ b,
@@ -150,7 +153,7 @@ __global__ void __launch_bounds__(kThreads)
   if (column < period) {
     const C bias = p.from_output ? C(0) : widen<C>(b[column / p.inner]);
     for (int64_t row = int64_t(blockIdx.y) * kRows + row_in_block; row < rows;
-         row += kSlots * kRows) {
+         row += int64_t(gridDim.y) * kRows) {
       const int64_t i = row * period + column;
       const C d = derivative<1>(C(0), widen<C>(dy[i]), widen<C>(ref[i]), bias, p);
       out[i] = narrow<D>(d);
@@ -168,9 +171,9 @@ __global__ void __launch_bounds__(kThreads)
 // db[channel] = sum over slots and, for columns, over the channel's `inner` columns.
 template <class D, class C>
 __global__ void __launch_bounds__(kThreads)
-    finish_kernel(const C* __restrict__ partial, D* __restrict__ db, int64_t channels,
-                  int64_t inner) {
-  const int64_t channel = blockIdx.x, count = kSlots * inner;
+    finish_kernel(const C* __restrict__ partial, D* __restrict__ db, int64_t slots,
+                  int64_t channels, int64_t inner) {
+  const int64_t channel = blockIdx.x, count = slots * inner;
   C sum(0);
   for (int64_t k = threadIdx.x; k < count; k += kThreads) {
     const int64_t slot = k / inner, within = k % inner;
@@ -198,12 +201,14 @@ unsigned blocks_for(int64_t numel, int n) {
 }
 
 bool slabs(const BiasActLaunch& a) { return a.inner >= 256; }
+int64_t columns(const BiasActLaunch& a) { return a.channels * (slabs(a) ? 1 : a.inner); }
+int64_t slots(const BiasActLaunch& a) {
+  return std::clamp<int64_t>(kMostSums / std::max<int64_t>(columns(a), 1), 1, kSlots);
+}
 
 }  // namespace
 
-int64_t bias_act_partials(const BiasActLaunch& a) {
-  return kSlots * a.channels * (slabs(a) ? 1 : a.inner);
-}
+int64_t bias_act_partials(const BiasActLaunch& a) { return slots(a) * columns(a); }
 
 int bias_act_value_launch(const BiasActLaunch& a, const void* x, const void* b, void* y) {
   if (a.numel == 0) return 0;
@@ -251,17 +256,18 @@ int bias_act_grad_launch(const BiasActLaunch& a, int order, bool from_output, co
     } else if (db == nullptr) {
       grad_kernel<1, 1><<<blocks, kThreads, 0, stream>>>(v, dy, ref, b, out, p);
     } else if (slabs(a)) {
-      const dim3 grid(channels, kSlots);
+      const dim3 grid(channels, unsigned(slots(a)));
       if (aligned && a.inner % N == 0) {
         grad_slab_kernel<N><<<grid, kThreads, 0, stream>>>(dy, ref, b, out, partial, p);
       } else {
         grad_slab_kernel<1><<<grid, kThreads, 0, stream>>>(dy, ref, b, out, partial, p);
       }
-      finish_kernel<<<channels, kThreads, 0, stream>>>(partial, db, a.channels, int64_t(1));
+      finish_kernel<<<channels, kThreads, 0, stream>>>(partial, db, slots(a), a.channels,
+                                                       int64_t(1));
     } else {
-      const dim3 grid(unsigned((a.channels * a.inner + 31) / 32), kSlots);
+      const dim3 grid(unsigned((columns(a) + 31) / 32), unsigned(slots(a)));
       grad_column_kernel<<<grid, kThreads, 0, stream>>>(dy, ref, b, out, partial, p);
-      finish_kernel<<<channels, kThreads, 0, stream>>>(partial, db, a.channels, a.inner);
+      finish_kernel<<<channels, kThreads, 0, stream>>>(partial, db, slots(a), a.channels, a.inner);
     }
     return int(cudaGetLastError());
   });

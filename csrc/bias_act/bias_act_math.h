@@ -11,7 +11,8 @@
 //
 // At a kink the derivative is the one from the left (0 for relu, alpha for lrelu), and it is 0
 // where the clamp binds, |y| = clamp included: the convention of StyleGAN's op of this name.
-// Piecewise linear f have f'' = 0.
+// Piecewise linear f have f'' = 0. Comparisons are written so that NaN takes the branch it takes
+// in the reference: no clamp binds there, and nothing is flat.
 #pragma once
 
 #include "../common/numeric.h"
@@ -39,20 +40,20 @@ template <Act A, class T>
 GANOPS_HD GANOPS_INLINE Jet<T> act_jet(T t, T alpha) {
   const T zero(0), one(1);
   if constexpr (A == Act::linear) return {t, one, zero};
-  if constexpr (A == Act::relu) return {t <= zero ? zero : t, t > zero ? one : zero, zero};
+  if constexpr (A == Act::relu) return {t <= zero ? zero : t, t <= zero ? zero : one, zero};
   if constexpr (A == Act::lrelu) return {t > zero ? t : alpha * t, t > zero ? one : alpha, zero};
   if constexpr (A == Act::tanh) {
     const T y = tanh_(t), d = one - y * y;
     return {y, d, T(-2) * y * d};
   }
   if constexpr (A == Act::elu) {
-    const T low = t < zero ? t : zero, e = exp_negative(low), y = expm1_negative(low);
-    return {t > zero ? t : (t != t ? t : y), t > zero ? one : e, t > zero ? zero : e};
+    const T low = t > zero ? zero : t, e = exp_negative(low), y = expm1_negative(low);
+    return {t > zero ? t : y, t > zero ? one : e, t > zero ? zero : e};
   }
   if constexpr (A == Act::selu) {
     const T s = T(kSeluScale), a = T(kSeluScale * kSeluAlpha);
-    const T low = t < zero ? t : zero, e = a * exp_negative(low), y = a * expm1_negative(low);
-    return {t > zero ? s * t : (t != t ? t : y), t > zero ? s : e, t > zero ? zero : e};
+    const T low = t > zero ? zero : t, e = a * exp_negative(low), y = a * expm1_negative(low);
+    return {t > zero ? s * t : y, t > zero ? s : e, t > zero ? zero : e};
   }
   // The rest are built on the logistic s(t), computed from exp(-|t|) <= 1 so nothing overflows.
   const T e = exp_negative(t < zero ? t : -t);
@@ -60,15 +61,14 @@ GANOPS_HD GANOPS_INLINE Jet<T> act_jet(T t, T alpha) {
   const T s = t < zero ? q : p, r = t < zero ? p : q;
   const T ds = p * q;
   if constexpr (A == Act::sigmoid) return {s, ds, ds * (r - s)};
-  if constexpr (A == Act::softplus)
-    return {(t > zero ? t : (t != t ? t : zero)) + log1p_(e), s, ds};
+  if constexpr (A == Act::softplus) return {(t <= zero ? zero : t) + log1p_(e), s, ds};
   // swish = t s(t):  f' = s + t s',  f'' = 2 s' + t s''
   return {t * s, s + t * ds, T(2) * ds + t * ds * (r - s)};
 }
 
 template <class T>
 GANOPS_HD GANOPS_INLINE bool act_open(T y, T clamp) {  // is y outside the clamp's reach?
-  return clamp < T(0) || (y < clamp && y > -clamp);
+  return clamp < T(0) || !(y >= clamp || y <= -clamp);
 }
 
 template <Act A, class T>

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "macros.h"
 #if defined(__SSE2__)
@@ -30,9 +29,11 @@ inline void stream_fence() {
 }
 
 // Runs f(i, target, count), which computes elements i ... i + count - 1 into target, so that the
-// results end in out[0 ... n), by streaming stores if asked. f is instantiated once.
+// results end in out[0 ... n), by streaming stores if asked and there are any. f is instantiated
+// once.
 template <class T, class F>
 GANOPS_INLINE void store_results(T* out, int64_t n, bool stream, const F& f) {
+#if defined(__SSE2__)
   constexpr int64_t burst = kBurst / int64_t(sizeof(T));
   alignas(64) T buffer[burst];
   // The first piece ends where out is aligned.
@@ -44,15 +45,15 @@ GANOPS_INLINE void store_results(T* out, int64_t n, bool stream, const F& f) {
     if (count == 0) continue;
     const bool whole = stream && count == burst;
     f(i, whole ? buffer : out + i, count);
-#if defined(__SSE2__)
     for (int64_t j = 0; whole && j < burst; j += 16 / int64_t(sizeof(T))) {
       _mm_stream_si128(reinterpret_cast<__m128i*>(out + i + j),
                        _mm_load_si128(reinterpret_cast<const __m128i*>(buffer + j)));
     }
-#else
-    if (whole) std::memcpy(out + i, buffer, sizeof(buffer));
-#endif
   }
+#else
+  (void)stream;  // a burst would only be copied once more
+  if (n > 0) f(0, out, n);
+#endif
 }
 
 }  // namespace ganops

@@ -22,15 +22,38 @@ __device__ __forceinline__ void for_piece(int64_t row, const F& f) {
   for (int64_t i = begin + threadIdx.x * N; i < end; i += int64_t(kThreads) * N) f(base + i);
 }
 
+// |g|^2 of each piece, and |s g|^2 for samples that turn out to be small.
 template <int N, class D, class C>
 __global__ void __launch_bounds__(kThreads)
-    dots_kernel(const D* __restrict__ a, const D* __restrict__ b, double* __restrict__ partial,
-                int64_t row) {
+    squares_kernel(const D* __restrict__ g, double* __restrict__ partial, int64_t row) {
+  C sum(0), scaled_sum(0);
+  for_piece<N>(row, [&](int64_t i) {
+    const Pack<D, N> x = load_pack<N>(g, i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const C plain = widen<C>(x.v[j]), scaled = SmallNorm<C>::scale * plain;
+      sum += plain * plain;
+      scaled_sum += scaled * scaled;
+    }
+  });
+  const double total = block_sum(double(sum)), scaled_total = block_sum(double(scaled_sum));
+  if (threadIdx.x != 0) return;
+  const int64_t at = int64_t(blockIdx.x) * gridDim.y + blockIdx.y;
+  partial[at] = total;
+  partial[int64_t(gridDim.x) * gridDim.y + at] = scaled_total;
+}
+
+// <v, s g> of each piece.
+template <int N, class D, class C>
+__global__ void __launch_bounds__(kThreads)
+    dots_kernel(const D* __restrict__ v, const D* __restrict__ g, const C* __restrict__ norms,
+                double* __restrict__ partial, int64_t row, double center) {
+  const C s = penalty_scale<C>(norms[blockIdx.x], center);
   C sum(0);
   for_piece<N>(row, [&](int64_t i) {
-    const Pack<D, N> x = load_pack<N>(a, i), y = load_pack<N>(b, i);
+    const Pack<D, N> x = load_pack<N>(v, i), y = load_pack<N>(g, i);
 #pragma unroll
-    for (int j = 0; j < N; ++j) sum += widen<C>(x.v[j]) * widen<C>(y.v[j]);
+    for (int j = 0; j < N; ++j) sum += widen<C>(x.v[j]) * (s * widen<C>(y.v[j]));
   });
   const double total = block_sum(double(sum));
   if (threadIdx.x == 0) partial[int64_t(blockIdx.x) * gridDim.y + blockIdx.y] = total;
@@ -43,9 +66,14 @@ __global__ void __launch_bounds__(kThreads)
                         bool one_sided) {
   double sum = 0;
   for (int64_t b = threadIdx.x; b < samples; b += kThreads) {
-    double squares = 0;
-    for (int64_t k = 0; k < pieces; ++k) squares += partial[b * pieces + k];
-    const C n = C(sqrt(squares));
+    double squares = 0, scaled = 0;
+    for (int64_t k = 0; k < pieces; ++k) {
+      squares += partial[b * pieces + k];
+      scaled += partial[(samples + b) * pieces + k];
+    }
+    using Small = SmallNorm<C>;
+    const bool small = squares < double(Small::below) * double(Small::below);
+    const C n = C(small ? sqrt(scaled) / Small::scale : sqrt(squares));
     norms[b] = n;
     sum += penalty_value<double>(n, center, one_sided);
   }
@@ -62,7 +90,8 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t b = threadIdx.x; b < samples; b += kThreads) {
     double dot = 0;
     for (int64_t k = 0; k < pieces; ++k) dot += partial[b * pieces + k];
-    sum += penalty_k1<double>(norms[b], center, one_sided) * dot;
+    const C s = penalty_scale<C>(norms[b], center);
+    sum += penalty_k1<double>(norms[b], s * norms[b], center, one_sided) * dot;
   }
   sum = block_sum(sum);
   if (threadIdx.x == 0) *d_go = C(sum / double(samples));
@@ -72,13 +101,13 @@ template <int N, class D, class C>
 __global__ void __launch_bounds__(kThreads)
     grad_kernel(const C* __restrict__ go, const D* __restrict__ g, const C* __restrict__ norms,
                 D* __restrict__ out, int64_t samples, int64_t row, double center, bool one_sided) {
-  const double n = norms[blockIdx.x];
-  const C k = C(double(*go) / double(samples) * penalty_k1<double>(n, center, one_sided));
+  const C n = norms[blockIdx.x], s = penalty_scale<C>(n, center);
+  const C k = C(double(*go) / double(samples) * penalty_k1<double>(n, s * n, center, one_sided));
   for_piece<N>(row, [&](int64_t i) {
     const Pack<D, N> x = load_pack<N>(g, i);
     Pack<D, N> y;
 #pragma unroll
-    for (int j = 0; j < N; ++j) y.v[j] = narrow<D>(k * widen<C>(x.v[j]));
+    for (int j = 0; j < N; ++j) y.v[j] = narrow<D>(k * (s * widen<C>(x.v[j])));
     store_pack<N>(out, i, y);
   });
 }
@@ -88,17 +117,24 @@ __global__ void __launch_bounds__(kThreads)
     grad2_kernel(const D* __restrict__ v, const C* __restrict__ go, const D* __restrict__ g,
                  const C* __restrict__ norms, const double* __restrict__ partial,
                  D* __restrict__ out, int64_t samples, int64_t row, double center, bool one_sided) {
-  const double n = norms[blockIdx.x], scale = double(*go) / double(samples);
-  double dot = 0;
-  for (unsigned k = 0; k < gridDim.y; ++k) dot += partial[int64_t(blockIdx.x) * gridDim.y + k];
-  const double k2 = penalty_k2<double>(n, center, one_sided);
-  const C kv = C(scale * penalty_k1<double>(n, center, one_sided));
-  const C kg = C(k2 == 0 ? 0 : scale * k2 * (dot / n));
+  __shared__ C factors[2];  // by one thread: divisions in double take registers
+  const C n = norms[blockIdx.x], s = penalty_scale<C>(n, center);
+  if (threadIdx.x == 0) {
+    const double scale = double(*go) / double(samples);
+    double dot = 0;
+    for (unsigned k = 0; k < gridDim.y; ++k) dot += partial[int64_t(blockIdx.x) * gridDim.y + k];
+    factors[0] = C(scale * penalty_k1<double>(n, s * n, center, one_sided));
+    factors[1] = C(scale * penalty_k2<double>(n, s * n, dot, center, one_sided));
+  }
+  __syncthreads();
+  const C kv = factors[0], kg = factors[1];
   for_piece<N>(row, [&](int64_t i) {
     const Pack<D, N> x = load_pack<N>(v, i), y = load_pack<N>(g, i);
     Pack<D, N> z;
 #pragma unroll
-    for (int j = 0; j < N; ++j) z.v[j] = narrow<D>(kv * widen<C>(x.v[j]) + kg * widen<C>(y.v[j]));
+    for (int j = 0; j < N; ++j) {
+      z.v[j] = narrow<D>(s * (kv * widen<C>(x.v[j]) + kg * (s * widen<C>(y.v[j]))));
+    }
     store_pack<N>(out, i, z);
   });
 }
@@ -127,7 +163,7 @@ int launch(const PenaltyLaunch& a, bool aligned, const F& f) {
 
 }  // namespace
 
-int64_t penalty_partials(const PenaltyLaunch& a) { return a.samples * pieces_of(a.row); }
+int64_t penalty_partials(const PenaltyLaunch& a) { return 2 * a.samples * pieces_of(a.row); }
 
 int penalty_value_launch(const PenaltyLaunch& a, const void* g, double* partial, void* value,
                          void* norms) {
@@ -135,7 +171,7 @@ int penalty_value_launch(const PenaltyLaunch& a, const void* g, double* partial,
     using D = decltype(d);
     using C = decltype(c);
     const auto* pg = static_cast<const D*>(g);
-    dots_kernel<n.value, D, C><<<grid_of(a), kThreads, 0, stream_of(a)>>>(pg, pg, partial, a.row);
+    squares_kernel<n.value, D, C><<<grid_of(a), kThreads, 0, stream_of(a)>>>(pg, partial, a.row);
     finish_value_kernel<C>
         <<<1, kThreads, 0, stream_of(a)>>>(partial, static_cast<C*>(value), static_cast<C*>(norms),
                                            a.samples, pieces_of(a.row), a.center, a.one_sided);
@@ -161,7 +197,8 @@ int penalty_grad2_launch(const PenaltyLaunch& a, const void* v, const void* go, 
     using C = decltype(c);
     const auto *pv = static_cast<const D*>(v), *pg = static_cast<const D*>(g);
     const auto* pn = static_cast<const C*>(norms);
-    dots_kernel<n.value, D, C><<<grid_of(a), kThreads, 0, stream_of(a)>>>(pv, pg, partial, a.row);
+    dots_kernel<n.value, D, C>
+        <<<grid_of(a), kThreads, 0, stream_of(a)>>>(pv, pg, pn, partial, a.row, a.center);
     finish_go_kernel<C><<<1, kThreads, 0, stream_of(a)>>>(
         partial, pn, static_cast<C*>(d_go), a.samples, pieces_of(a.row), a.center, a.one_sided);
     grad2_kernel<n.value, D, C><<<grid_of(a), kThreads, 0, stream_of(a)>>>(

@@ -13,7 +13,7 @@ struct PenaltyLaunch {
   CudaStream stream;
 };
 
-// Doubles of scratch for `partial`: one sum per piece of a row.
+// Doubles of scratch for `partial`: at most two sums per piece of a row.
 int64_t penalty_partials(const PenaltyLaunch& a);
 
 // (value, norms) from g.

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ganops._version import __version__
+
 DESCRIPTION = """Train, resume, sample and measure GANs. For a start:
 
   ganops train wgan-gp --data digits --steps 300 --out runs/first
@@ -14,7 +16,7 @@ DESCRIPTION = """Train, resume, sample and measure GANs. For a start:
   ganops sample runs/first --n 64 --out samples.png
   ganops eval runs/first
 
-Every command has its own --help; --debug shows where an error arose.
+Every command has its own --help; --debug shows where an error arose; --version says which this is.
 """
 
 OWN_PARSER = {  # commands with a command line of their own: name -> module, one-line help
@@ -28,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+    if arguments == ["--version"]:
+        print(f"ganops {__version__}")
+        return 0
     if arguments and arguments[0] in OWN_PARSER:
         module = OWN_PARSER[arguments[0]][0]
         return _guarded(lambda: importlib.import_module(module).main(arguments[1:]), debug)
@@ -84,5 +89,4 @@ def _guarded(action: Callable[[], Any], debug: bool) -> int:
 
 
 def _sentence(error: BaseException) -> str:
-    text = str(error) if not isinstance(error, KeyError) else repr(error)
-    return " ".join(text.split()) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__

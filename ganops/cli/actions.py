@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ganops import _dispatch
 from ganops.data import open_data
 from ganops.methods import Recipe, config, recipe
 from ganops.methods.base import ImageSpec
@@ -55,29 +56,47 @@ def resume(
 
 
 def sample(run: str, out: str, count: int, seed: int, device: str) -> int:
-    if os.path.splitext(out)[1] in (".npz", ".png"):
-        folder = os.path.dirname(out) or "."
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(f"cannot write {out!r}: there is no folder {folder!r}")
-    elif os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
-        raise FileExistsError(f"output {out!r} must be a new or empty folder, .npz or .png")
+    suffix = _sample_suffix(out)
     images = draw(run, count, seed, device)
     pixels = images.permute(0, 2, 3, 1).contiguous()
-    if out.endswith(".npz"):
+    if suffix == ".npz":
         import numpy as np
 
-        np.savez(out, images=pixels.numpy())
-    elif out.endswith(".png"):
+        with open(out, "wb") as file:  # given a name, numpy would add the suffix in lower case
+            np.savez(file, images=pixels.numpy())
+    elif suffix:
         pictures.save_grid(out, images)
     else:
         os.makedirs(out, exist_ok=True)
         for i, image in enumerate(pixels):
-            checkpoint.write_atomically(os.path.join(out, f"{i:06d}.png"), pictures.png(image))
+            checkpoint.write_atomically(os.path.join(out, f"{i:06d}.png"), pictures.encode(image))
     print(f"{count} images {tuple(images.shape[1:])} -> {out}")
     return 0
 
 
+def _sample_suffix(out: str) -> str:
+    """.npz or that of an image, in lower case; "" for a folder. Raises if `out` cannot be made."""
+    suffix = "" if os.path.isdir(out) else os.path.splitext(out)[1].lower()
+    known = (".npz", *pictures.FORMATS)
+    if not suffix:
+        if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
+            raise FileExistsError(
+                f"output {out!r} must be a new or empty folder, or a file {', '.join(known)}"
+            )
+        return suffix
+    if suffix not in known:
+        raise ValueError(
+            f"output {out!r} must end in one of {', '.join(known)}, or be a folder (one with a dot "
+            f"in its name ends in /)"
+        )
+    folder = os.path.dirname(out) or "."
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"cannot write {out!r}: there is no folder {folder!r}")
+    return suffix
+
+
 def evaluate(run: str, data: str | None, seed: int, device: str, as_json: bool) -> int:
+    refuse_unservable(setup.pick_device(device))
     saved = setup.read_run(run)
     place = data or setup.same_objects(saved, {}, saved["train"]["data"])
     source = open_data(place, res=saved["train"]["res"])
@@ -101,14 +120,26 @@ def draw(run: str, count: int, seed: int, device: str, path: str | None = None) 
     saved = setup.read_run(run)
     setup.same_objects(saved, {}, "")
     place = setup.pick_device(device)
+    refuse_unservable(place)
     images = config.from_dict(ImageSpec, saved["images"], "images")
     method = setup.build(Recipe.from_dict(saved["recipe"]), images, {}, place)
-    parts = checkpoint.load(path or checkpoint.latest(run))
-    for name, network in method.networks.items():
-        network.load_state_dict(parts["ema" if name in method.averaged else "networks"][name])
-    for name, state in method.state.items():
-        state.load_state_dict(parts["method"][name])
+    path = path or checkpoint.latest(run)
+    parts = checkpoint.load(path)
+    with checkpoint.fitting(path):
+        for name, network in method.networks.items():
+            network.load_state_dict(parts["ema" if name in method.averaged else "networks"][name])
+        for name, state in method.state.items():
+            state.load_state_dict(parts["method"][name])
     return sample_images(method, method.networks, count, seed=seed, device=place)
+
+
+def refuse_unservable(device: torch.device) -> None:
+    """Raises ValueError if GANOPS_IMPL asks for an implementation that `device` cannot run."""
+    for op in _dispatch.AUTO:
+        try:
+            _dispatch.choose(op, "auto", device)
+        except RuntimeError as error:
+            raise ValueError(f"GANOPS_IMPL: {error}") from error
 
 
 def print_table(rows: dict[str, dict[str, float]]) -> None:
@@ -126,6 +157,8 @@ def _from_file(path: str, chosen: Recipe) -> tuple[Recipe, dict[str, Any]]:
     read = config.load_yaml(path)
     if isinstance(read.get("recipe"), dict):
         own, rest = read["recipe"], read.get("train", {})
+        if not isinstance(rest, dict):
+            raise ValueError(f"{path}: train must be a mapping of settings, got {rest!r}")
         if own.get("method", chosen.method) != chosen.method:
             raise ValueError(f"{path} is for method {own['method']!r}, not {chosen.method!r}")
         return Recipe.from_dict({**own, "method": chosen.method}), dict(rest)
@@ -134,6 +167,7 @@ def _from_file(path: str, chosen: Recipe) -> tuple[Recipe, dict[str, Any]]:
 
 
 def _fit(trainer: Trainer) -> int:
+    refuse_unservable(trainer.device)
     trainer.fit()
     if trainer.stopped_by:
         print(
@@ -148,6 +182,7 @@ def _fit(trainer: Trainer) -> int:
 
 def _dry_run(trainer: Trainer, repeats: int = 3) -> int:
     """Settings, sizes, and the cost of the worst step, the one on which every interval is due."""
+    refuse_unservable(trainer.device)
     print(config.dump_yaml(trainer.settings()), end="")
     for name, network in trainer.method.networks.items():
         count = sum(p.numel() for p in network.parameters())

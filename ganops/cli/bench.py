@@ -100,6 +100,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
 def main(argv: Sequence[str] | None = None) -> int:
     options, rest = parse(argv)
     if options.command == "demo":
+        from ganops.cli.actions import refuse_unservable
+
+        refuse_unservable(torch.device("cpu"))
         demo_table()
         return 0
     benchmarks = find_benchmarks()

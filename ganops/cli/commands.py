@@ -118,7 +118,7 @@ class Sample:
     folder: Positional[Annotated[str, arg(metavar="RUN")]]
     """The run folder."""
     out: Annotated[str, arg(metavar="FILE")]
-    """FILE.npz (key `images`, uint8 NHWC), FILE.png (a grid), or a folder for one PNG each."""
+    """FILE.npz (key `images`, uint8 NHWC), FILE.png or .jpg (a grid), or a folder: one PNG each."""
     n: Annotated[int, arg(metavar="N")] = 64
     """How many images."""
     seed: Annotated[int, arg(metavar="N")] = 0

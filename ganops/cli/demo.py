@@ -24,13 +24,15 @@ def main(out: str, steps: int | None = None) -> int:
     """Train, then print quality at the start, at the end, of real images and of noise."""
     from ganops.cli import bench
 
-    _replace_own(out)
+    actions.refuse_unservable(torch.device("cpu"))
+    trainer = _trainer(out, STEPS if steps is None else steps)
+    _replace_own(out)  # only now that the settings are known to be good
     os.makedirs(out, exist_ok=True)
     checkpoint.write_atomically(os.path.join(out, MARK), b"replaced by the next ganops demo\n")
     started, threads = time.perf_counter(), torch.get_num_threads()
     torch.set_num_threads(1)  # as fast for networks this small, and undisturbed by other work
     try:
-        trainer = _train(out, steps or STEPS)
+        trainer.fit()
     finally:
         torch.set_num_threads(threads)
     if trainer.stopped_by:
@@ -55,19 +57,20 @@ def main(out: str, steps: int | None = None) -> int:
     return 0
 
 
-def _train(out: str, steps: int) -> Trainer:
-    return Trainer(
+def _trainer(out: str, steps: int) -> Trainer:
+    trainer = Trainer(
         recipe("wgan-gp").replace(**SETTINGS),
         data="digits",
         steps=steps,
         seed=0,
         device="cpu",
-        out=out,
         eval_every=100,
         sample_every=100,
         checkpoint_every=250,
         keep=0,
-    ).fit()
+    )
+    trainer.out = out  # not given above: there may be an earlier demo, still to be replaced
+    return trainer
 
 
 def _replace_own(out: str) -> None:

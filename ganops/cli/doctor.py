@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import importlib.util
+import importlib
+import os
 import platform
 import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,6 +20,15 @@ from .. import __version__, _dispatch, _library, ops
 _OK, _NO = "ok  ", "no  "
 # float32 against a float64 reference; the sums of a double backward lose a few bits more.
 _BOUND = 1e-5
+# The targets of GANOPS_CLONES in csrc/common/macros.h, widest first: what the loader asks for, by
+# the names of /proc/cpuinfo. Kept in step by a test.
+_AVX2 = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}
+_AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} | _AVX2
+_CLONES = {
+    "GCC >= 12": {"arch=x86-64-v4": _AVX512, "arch=x86-64-v3": _AVX2},
+    "GCC < 12": {"avx512f": {"avx512f"}, "avx2": {"avx2"}},
+}
+_NAMES = {"arch=x86-64-v4": "AVX512", "avx512f": "AVX512", "arch=x86-64-v3": "AVX2", "avx2": "AVX2"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-test", action="store_true", help="only look, run nothing")
     options = parser.parse_args(argv)
     print("\n".join([*_system(), "", *_libraries(), "", *_table()]))
-    return 0 if options.no_test else _self_test()
+    if options.no_test:
+        return 0
+    with _dispatch.use_impl("auto"):  # the test names each implementation itself
+        return _self_test()
 
 
 def _system() -> list[str]:
@@ -50,12 +63,43 @@ def _system() -> list[str]:
             lines.extend(_missing_arch(major, minor))
     else:
         lines.append("GPU     none that torch can use")
-    if _dispatch.triton_importable():
-        mode = ", interpreting on the CPU" if _dispatch.triton_interprets() else ""
-        lines.append(f"triton  {importlib.metadata.version('triton')}{mode}")
-    else:
-        lines.append("triton  not installed (pip install triton)")
+    lines.append(f"triton  {_triton()}")
     return lines
+
+
+def _triton() -> str:
+    if not _dispatch.triton_importable():
+        return "not installed (pip install triton)"
+    try:
+        version = importlib.import_module("triton").__version__
+    except Exception as error:  # a broken install can raise anything; the report must go on
+        return f"{_NO}installed, but importing it fails: {type(error).__name__}: {error}"
+    return version + (", interpreting on the CPU" if _dispatch.triton_interprets() else "")
+
+
+def cpu_path(compiler: str, system: str, machine: str, flags: set[str]) -> str:
+    """The instruction set that the CPU kernels run with, and why: the loader's choice, retold.
+
+    `compiler`: its version line; `flags`: the processor's, by their names in /proc/cpuinfo.
+    """
+    release = re.search(r"\) (\d+)\.\d", compiler)  # "c++ (vendor) 12.2.0", as GCC alone says it
+    gcc = release is not None and not re.search("clang|intel|icx", compiler, re.IGNORECASE)
+    if (system, machine) != ("Linux", "x86_64") or release is None or not gcc:
+        return "baseline (several instruction sets need GCC on Linux x86_64)"
+    targets = _CLONES["GCC >= 12" if int(release[1]) >= 12 else "GCC < 12"]
+    for target, needed in targets.items():
+        if needed <= flags:
+            return f"{_NAMES[target]} ({target}; the loader chooses by the processor)"
+    return "baseline (this processor has no AVX2)"
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux, where it would not matter
+        return set()
+    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return set(found[1].split()) if found else set()
 
 
 def _missing_arch(major: int, minor: int) -> list[str]:
@@ -83,6 +127,11 @@ def _libraries() -> list[str]:
         state = _OK + library.path.name if library.loaded else _NO + str(library.missing)
         lines.append(f"{label}  {state}")
     if info.get("native"):
+        if _library.NATIVE.loaded:
+            path = cpu_path(
+                str(info.get("compiler")), platform.system(), platform.machine(), _cpu_flags()
+            )
+            lines.append(f"CPU path     {path}")
         lines.append(f"built with   {info.get('compiler')}")
         lines.append(f"             torch {info.get('torch')}, for torch >= {info['torch_target']}")
     if info.get("cuda"):
@@ -95,11 +144,17 @@ def _libraries() -> list[str]:
 def _table() -> list[str]:
     """One block per op: what auto takes, and the state of each implementation."""
     lines = []
+    asked = os.environ.get("GANOPS_IMPL", "auto")
+    if asked != "auto":
+        lines.append(f"GANOPS_IMPL={asked} is set: ops run that or refuse")
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     for op in _dispatch.AUTO:
         for device in devices:
-            chosen = _dispatch.choose(op, "auto", torch.device(device))
-            lines.append(f"{op} on {device}: runs {chosen}")
+            try:
+                state = f"runs {_dispatch.choose(op, 'auto', torch.device(device))}"
+            except RuntimeError as error:
+                state = f"refuses: {str(error).removeprefix(f'{op}: ')}"
+            lines.append(f"{op} on {device}: {state}")
             for impl in _dispatch.IMPLS:
                 reason = _dispatch.why_not(op, impl, device)
                 lines.append(

@@ -173,9 +173,11 @@ def _labels_from_json(archive: Archive, names: list[str]) -> Tensor | None:
     chosen = [table[name] for name in names]
     if all(type(label) is int and label >= 0 for label in chosen):
         return torch.tensor(chosen, dtype=torch.int64)
+    wrong = f"{where}: labels must all be class numbers >= 0 or all vectors of one length"
     try:
-        return torch.tensor(chosen, dtype=torch.float32)
+        vectors = torch.tensor(chosen, dtype=torch.float32)
     except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{where}: labels must be class numbers or equal-length vectors"
-        ) from error
+        raise ValueError(wrong) from error
+    if vectors.ndim != 2:
+        raise ValueError(wrong)
+    return vectors

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ganops import use_impl
 from ganops.ops import random_uniform
 
 ORDER_STREAM = 0x64617461  # Philox stream of the data order
@@ -34,10 +35,11 @@ def permutation(length: int, seed: int, epoch: int) -> Tensor:
 
     Sorts 48-bit Philox keys, so that a tie (broken by index) is out of reach for any real set.
     """
-    drawn = random_uniform(
-        (2, length), seed=seed, offset=epoch * EPOCH_SLOT, stream=ORDER_STREAM
-    ).mul(2.0**24)
-    high, low = drawn.to(torch.int64)
+    with use_impl("auto"):  # GANOPS_IMPL is for the networks; these bits are the same anyhow
+        drawn = random_uniform(
+            (2, length), seed=seed, offset=epoch * EPOCH_SLOT, stream=ORDER_STREAM
+        )
+    high, low = drawn.mul(2.0**24).to(torch.int64)
     return torch.argsort((high << 24) | low, stable=True)
 
 
@@ -62,12 +64,16 @@ class ImageSet:
             length, shape = images.shape[0], (images.shape[1], images.shape[2], images.shape[3])
         if not length or shape is None:
             raise ValueError(f"data {name!r} holds no images")
+        if labels is not None and not isinstance(labels, Tensor):
+            raise TypeError(f"data {name!r}: labels must be a tensor, got {type(labels).__name__}")
         if labels is not None and len(labels) != length:
             raise ValueError(f"data {name!r} has {length} images but {len(labels)} labels")
         self.name, self.seed, self.length, self.shape = name, seed, length, shape
-        self.labels = labels
-        whole = labels is not None and labels.ndim == 1 and not labels.is_floating_point()
-        self.classes = int(labels.max()) + 1 if whole and labels is not None else 0
+        self.labels, self.classes = labels, 0
+        if labels is not None and labels.ndim == 1 and not labels.is_floating_point():
+            if labels.min() < 0:
+                raise ValueError(f"data {name!r}: classes must be >= 0, got {int(labels.min())}")
+            self.classes = int(labels.max()) + 1
         self._images = images
         self._position = 0
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)

@@ -6,6 +6,7 @@ Philox counters. Real images come from a source whose position the trainer saves
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ganops import use_impl
 from ganops.data import Source, to_float
 from ganops.ops import random_normal, random_uniform
 
@@ -54,9 +56,11 @@ class Draw:
 
     def random(self, kind: Callable[..., Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
         stream = stream_of(f"{self.name}/{name}", self._attempt)
-        return kind(
-            shape, seed=self._seed, offset=self.index * SLOT, stream=stream, device=self.device
-        )
+        on_cpu = self.device.type == "cpu"  # there GANOPS_IMPL may name what only a GPU can run
+        with use_impl("auto") if on_cpu else contextlib.nullcontext():
+            return kind(
+                shape, seed=self._seed, offset=self.index * SLOT, stream=stream, device=self.device
+            )
 
     def images(self, source: str) -> tuple[Tensor, Tensor | None]:
         def make() -> tuple[Tensor, Tensor | None]:

@@ -5,10 +5,13 @@ Its numbers compare runs on one small data set. They are no FID: that needs Ince
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 import torch
 from torch import Tensor, nn
+
+from ganops.data.extras import require
 
 FEATURES = 64
 STEPS = 500
@@ -64,18 +67,43 @@ def train_classifier(images: Tensor, labels: Tensor, *, seed: int = 0) -> Classi
     return model.eval().requires_grad_(False)
 
 
-def cached_classifier(images: Tensor, labels: Tensor, path: str) -> Classifier:
-    """`train_classifier`, its weights kept in the safetensors file `path`."""
-    from safetensors.torch import load_file, save_file
+def content_hash(*tensors: Tensor) -> str:
+    """SHA-256 of shapes, dtypes and values, in hexadecimal."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
-    _, channels, height, width = images.shape
+
+def cached_classifier(images: Tensor, labels: Tensor, *, cache: str, name: str) -> Classifier:
+    """`train_classifier`, its weights kept in ``cache/name-HASH.safetensors``, HASH of the data.
+
+    Raises ValueError, naming the file, if it is damaged.
+    """
+    store = require("safetensors.torch", "measuring quality", "safetensors")
+    path = os.path.join(cache, f"{name}-{content_hash(images, labels)[:16]}.safetensors")
     if os.path.exists(path):
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then overwritten
-            model = Classifier(channels, height, width, int(labels.max()) + 1)
-        model.load_state_dict(load_file(path))
-        return model.eval().requires_grad_(False)
+        return _load(path, images, labels)
     model = train_classifier(images, labels)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    save_file(model.state_dict(), f"{path}.tmp")
+    os.makedirs(cache, exist_ok=True)
+    metadata = {"sha256": content_hash(*model.state_dict().values())}
+    store.save_file(model.state_dict(), f"{path}.tmp", metadata)
     os.replace(f"{path}.tmp", path)
     return model
+
+
+def _load(path: str, images: Tensor, labels: Tensor) -> Classifier:
+    safetensors = require("safetensors", "measuring quality")
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then overwritten
+        _, channels, height, width = images.shape
+        model = Classifier(channels, height, width, int(labels.max()) + 1)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            expected = (file.metadata() or {}).get("sha256")
+            model.load_state_dict({key: file.get_tensor(key) for key in model.state_dict()})
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"cached classifier {path} is damaged; remove it: {error}") from error
+    if content_hash(*model.state_dict().values()) != expected:
+        raise ValueError(f"cached classifier {path} is damaged; remove it: wrong checksum")
+    return model.eval().requires_grad_(False)

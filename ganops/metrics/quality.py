@@ -42,8 +42,9 @@ class Quality:
 
     def __init__(self, images: Tensor, labels: Tensor, *, name: str, cache: str) -> None:
         self.label = f"{name}-cnn"
-        path = os.path.join(cache, f"{self.label}.safetensors")
-        self.classifier: Classifier = cached_classifier(images, labels, path)
+        self.classifier: Classifier = cached_classifier(
+            images, labels, cache=cache, name=self.label
+        )
         self.classes = int(labels.max()) + 1
         shuffled = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         self.count = min(len(images) // 2, LIMIT)
@@ -53,18 +54,29 @@ class Quality:
 
     @classmethod
     def of(cls, source: Any, cache: str) -> Quality:
-        """For a labelled set of known length. Raises ValueError for data without class labels."""
+        """For a labelled set of known length. Raises as `check` does."""
+        cls.check(source)
+        images = source.read(torch.arange(len(source)))
+        stem = os.path.basename(os.path.normpath(source.name)).split(".")[0]
+        return cls(images, source.labels, name=stem, cache=cache)
+
+    @staticmethod
+    def check(source: Any) -> None:
+        """Raises ValueError unless these data can be measured: four labelled uint8 images or more.
+
+        Reads one image and writes nothing, so that a run can ask before it begins.
+        """
         labels = getattr(source, "labels", None)
         if labels is None or not source.classes or not hasattr(source, "read"):
             raise ValueError(
                 f"measuring quality needs labelled images of a set of known length, and data "
                 f"{source.name!r} has no class labels"
             )
-        images = source.read(torch.arange(len(source)))
-        if images.dtype != torch.uint8:
-            raise ValueError(f"measuring quality needs uint8 images, data give {images.dtype}")
-        stem = os.path.basename(os.path.normpath(source.name)).split(".")[0]
-        return cls(images, labels, name=stem, cache=cache)
+        if len(source) < 4:
+            raise ValueError(f"measuring quality needs 4 images or more, data have {len(source)}")
+        dtype = source.read(torch.arange(1)).dtype
+        if dtype != torch.uint8:
+            raise ValueError(f"measuring quality needs uint8 images, data give {dtype}")
 
     def measure(self, images: Tensor) -> dict[str, float]:
         """Numbers for a set of `count` uint8 images."""

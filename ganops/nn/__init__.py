@@ -1,5 +1,16 @@
-"""Modules over `ganops.ops`."""
+"""Thin modules over `ganops.ops`, and `optimize`, which puts them into a critic."""
 
+from . import layers
+from .layers import *  # noqa: F403
+from .minibatch_stddev import MinibatchStdDev
+from .optimize import Report, optimize, report
 from .spectral_norm import batch_spectral_norm
 
-__all__ = ["batch_spectral_norm"]
+__all__ = [
+    "MinibatchStdDev",
+    "Report",
+    "batch_spectral_norm",
+    "optimize",
+    "report",
+    *layers.__all__,
+]

@@ -1,33 +1,44 @@
-"""Triton where it is installed, and a stand-in that lets modules be imported where it is not.
+"""How Triton kernels are reached: imported by the first launch, run on their tensors' device.
 
-Kernels are only described at import; Triton itself is needed when one is launched, and
-`ganops._dispatch` refuses before that with a reason.
+Importing Triton takes three times as long as importing all of ganops' ops, and it need not be
+installed; `ganops._dispatch` refuses with a reason where it is not.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
-from .. import _dispatch
+import torch
+from torch import Tensor
 
-if _dispatch.triton_importable():
-    import triton
-    import triton.language as tl
+MOST_PROGRAMS = 2**31 - 1  # the limit of a CUDA grid's first dimension; of the others 65535
 
-    jit: Callable[..., Any] = triton.jit
-else:  # pragma: no cover - the test environment has Triton
 
-    class _Names:
-        def __getattr__(self, name: str) -> Any:
-            return lambda *_: None
+def deferred(package: str, name: str) -> Callable[..., Any]:
+    """Function `name` of the package's triton_kernels.py, imported when first called."""
 
-    tl = _Names()
+    def call(*args: Any) -> Any:
+        return getattr(importlib.import_module(f"{package}.triton_kernels"), name)(*args)
 
-    def jit(function: Callable[..., Any] | None = None, **_: Any) -> Callable[..., Any]:
-        return function if function is not None else lambda f: f
+    return call
 
 
 def cdiv(a: int, b: int) -> int:
     """Blocks of b that cover a."""
     return -(-a // b)
+
+
+def launch(kernel: Any, programs: int, like: Tensor, *args: Any, **meta: Any) -> None:
+    """Runs `programs` programs on the device of `like` and that device's current stream.
+
+    Triton itself launches on the current device, whatever its arguments are on.
+    """
+    if programs > MOST_PROGRAMS:
+        raise ValueError(
+            f"expected a tensor that {MOST_PROGRAMS} Triton programs cover, got {tuple(like.shape)}"
+        )
+    if programs:
+        with torch.cuda.device_of(like):  # does nothing for a CPU tensor
+            kernel[(programs,)](*args, **meta)

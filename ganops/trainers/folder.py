@@ -75,13 +75,27 @@ class RunFolder:
 
 
 def read_log(run: str) -> list[dict[str, Any]]:
-    """Lines of RUN/log.jsonl."""
+    """Lines of RUN/log.jsonl, a last one cut short left out. Raises ValueError for any other."""
+    path = os.path.join(run, "log.jsonl")
     lines = []
     try:
-        with open(os.path.join(run, "log.jsonl"), encoding="utf-8") as file:
-            for text in file:
-                if text.endswith("\n"):
-                    lines.append(json.loads(text))
+        with open(path, "rb") as file:
+            for number, text in enumerate(file, 1):
+                if text.endswith(b"\n"):
+                    lines.append(_log_line(text, f"{path}, line {number}"))
     except FileNotFoundError:
         return []
     return lines
+
+
+def _log_line(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where} is damaged ({error}); remove that line") from error
+    if not isinstance(line, dict) or any(type(v) not in (int, float) for v in line.values()):
+        raise ValueError(f"{where} is damaged (expected names and numbers); remove that line")
+    missing = {"step", "kimg", "seconds"} - set(line)
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(sorted(missing))}; remove that line")
+    return line

@@ -24,7 +24,6 @@ class Guard:
 
     def __init__(self, policy: str, limit: int, device: torch.device) -> None:
         self.policy, self.limit, self.device = policy, limit, device
-        self.rollbacks = 0
         self._skips = 0
         self.forget()
 

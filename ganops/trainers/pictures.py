@@ -1,9 +1,10 @@
-"""PNG files: grids of samples, and curves of the log."""
+"""Image files: grids of samples, and curves of the log."""
 
 from __future__ import annotations
 
 import io
 import math
+import os
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from ganops.trainers.checkpoint import write_atomically
 
 TILE = 48  # small images are enlarged by whole factors to about this side
 GAP_SHADE = 64
+JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95}
+FORMATS: dict[str, dict[str, Any]] = {".png": {"format": "PNG"}, ".jpg": JPEG, ".jpeg": JPEG}
 
 
 def grid(images: Tensor, *, columns: int | None = None, tile: int = TILE) -> Tensor:
@@ -34,17 +37,18 @@ def grid(images: Tensor, *, columns: int | None = None, tile: int = TILE) -> Ten
     return canvas
 
 
-def png(pixels: Tensor) -> bytes:
-    """uint8 (H, W, 3), (H, W, 1) or (H, W) -> PNG bytes."""
-    pillow = require("PIL.Image", "writing PNG files", "pillow")
+def encode(pixels: Tensor, suffix: str = ".png") -> bytes:
+    """uint8 (H, W, 3), (H, W, 1) or (H, W) -> the bytes of an image file of one of `FORMATS`."""
+    pillow = require("PIL.Image", "writing image files", "pillow")
     flat = pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
     stream = io.BytesIO()
-    pillow.fromarray(flat.contiguous().numpy()).save(stream, format="PNG")
+    pillow.fromarray(flat.contiguous().numpy()).save(stream, **FORMATS[suffix])
     return stream.getvalue()
 
 
 def save_grid(path: str, images: Tensor) -> None:
-    write_atomically(path, png(grid(images)))
+    """A grid in the format that the suffix of `path` names."""
+    write_atomically(path, encode(grid(images), os.path.splitext(path)[1].lower()))
 
 
 def save_curves(path: str, lines: list[dict[str, Any]], title: str) -> None:

@@ -94,15 +94,21 @@ def describe_run(
 
 
 def read_run(run: str) -> dict[str, Any]:
-    """The settings of a run. Raises FileNotFoundError or ValueError if it has none."""
+    """The settings of a run. Raises FileNotFoundError or ValueError, naming the file, if bad."""
     path = os.path.join(run, "config.yaml")
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{run!r} is not a run: there is no {path!r}")
     saved = config.load_yaml(path)
-    missing = {"recipe", "train", "images", "own_networks"} - set(saved)
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
-    return saved
+    for key in ("recipe", "train", "images", "own_networks"):
+        if not isinstance(saved.get(key), dict):
+            raise ValueError(f"{path} must hold a mapping {key!r}, got {saved.get(key)!r}")
+    try:
+        Recipe.from_dict(saved["recipe"])
+        train = config.from_dict(TrainConfig, saved["train"], "train")
+        config.from_dict(ImageSpec, saved["images"], "images")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return {**saved, "train": config.to_dict(train)}
 
 
 def split_changes(recipe: Recipe, changes: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:

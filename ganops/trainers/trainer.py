@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ganops.data import open_data
+from ganops.data.extras import require
 from ganops.methods import config, recipe
 from ganops.methods.base import Phase, Recipe
+from ganops.metrics import Quality
 from ganops.trainers import checkpoint, setup
 from ganops.trainers.config import TrainConfig
-from ganops.trainers.folder import RunFolder, next_name, refuse_used
+from ganops.trainers.folder import RunFolder, next_name, read_log, refuse_used
 from ganops.trainers.guard import Guard, NonFiniteError, RollBack
 from ganops.trainers.outputs import Outputs
 from ganops.trainers.report import Reporter
@@ -56,6 +58,8 @@ class Trainer:
             refuse_used(out)
         self.sources = {"data": open_data(data, res=self.config.res, seed=self.config.seed)}
         self.images = setup.image_spec(self.sources["data"])
+        if self.config.eval_every:
+            Quality.check(self.sources["data"])
         given = {"generator": generator, "discriminator": discriminator}
         self._own = {name: network for name, network in given.items() if network is not None}
         with setup.private_rng(self.device):
@@ -94,7 +98,8 @@ class Trainer:
         `changes` by dotted key) only if `allow` names it. `data`: where moved data are now, or the
         loader of a run that had one; likewise own networks must be given again.
         """
-        saved, parts = setup.read_run(run), checkpoint.load(checkpoint.latest(run))
+        saved, path = setup.read_run(run), checkpoint.latest(run)
+        parts = checkpoint.load(path)
         new_recipe, train = setup.changed(saved, {**(changes or {}), **settings}, allow)
         given = {"generator": generator, "discriminator": discriminator}
         train["data"] = setup.same_objects(saved, given, train["data"] if data is None else data)
@@ -102,7 +107,15 @@ class Trainer:
             new_recipe, generator=generator, discriminator=discriminator, quiet=quiet, **train
         )
         setup.check_same_images(saved, trainer.images)
-        trainer.restore(parts)
+        with checkpoint.fitting(path):
+            trainer.restore(parts)
+            places = {name: parts["data"][name] for name in trainer.sources}
+        for name, source in trainer.sources.items():  # a loader's own errors are its own
+            source.load_state_dict(places[name])
+        step, steps = trainer.position.step, trainer.config.steps
+        if steps < step:
+            raise ValueError(f"steps must be at least {step}, where {run!r} stands, got {steps}")
+        read_log(run)  # raises for a damaged log while nothing is rewritten
         trainer.out, trainer._resumed = run, True
         return trainer
 
@@ -138,6 +151,7 @@ class Trainer:
             self.out = next_name("runs", self.recipe.method, self.config.data)
         if not self._resumed:
             refuse_used(self.out)
+        self._check_outputs()
         folder = RunFolder(self.out)
         folder.create(self.settings())
         stop = StopRequest()
@@ -159,6 +173,15 @@ class Trainer:
             outputs.finish()
             self._rng = checkpoint.rng_state()
         return self
+
+    def _check_outputs(self) -> None:
+        """Before anything is written: can all that a run writes be made here?"""
+        require("safetensors.torch", "writing checkpoints", "safetensors")
+        require("PIL.Image", "writing PNG files", "pillow")
+        require("matplotlib", "drawing curves")
+        made, shape = tuple(self.sample(1).shape[1:]), self.sources["data"].shape
+        if made != tuple(shape):
+            raise ValueError(f"the generator makes images {made}, the data have {tuple(shape)}")
 
     def _step(self, outputs: Outputs, folder: RunFolder) -> None:
         outputs.before_step()
@@ -188,8 +211,8 @@ class Trainer:
             "versions": setup.versions(),
         }
 
-    def restore(self, parts: Mapping[str, Any], *, rewind_data: bool = True) -> None:
-        """The inverse of `state`."""
+    def restore(self, parts: Mapping[str, Any]) -> None:
+        """The inverse of `state`, except that data sources stay where they are."""
         for name, network in self.method.networks.items():
             network.load_state_dict(parts["networks"][name])
         for name, average in self.stepper.averages.items():
@@ -198,9 +221,6 @@ class Trainer:
             optimizer.load_state_dict(parts["optimizers"][name])
         for name, state in self.method.state.items():
             state.load_state_dict(parts["method"][name])
-        if rewind_data:
-            for name, source in self.sources.items():
-                source.load_state_dict(parts["data"][name])
         self.position = Position(**parts["position"])
         self._rng = parts["rng"]
 
@@ -212,7 +232,10 @@ class Trainer:
                 f"non-finite loss or gradient at step {at} after {attempt - 1} rollbacks "
                 f"(train.nan_limit)"
             )
-        self.restore(checkpoint.load(checkpoint.latest(folder.path)), rewind_data=False)
+        path = checkpoint.latest(folder.path)
+        parts = checkpoint.load(path)
+        with checkpoint.fitting(path):
+            self.restore(parts)
         checkpoint.set_rng_state(self._rng)
         self.position.attempt = attempt
         self.stepper.statistics.read()

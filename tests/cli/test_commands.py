@@ -12,6 +12,8 @@ import torch
 import yaml
 from PIL import Image
 
+import ganops
+from ganops import __version__
 from ganops.cli import main
 from ganops.trainers import checkpoint
 
@@ -70,11 +72,16 @@ def test_help_lists_and_teaches(capsys) -> None:
         (["wgan-gp", "--out", "used"], "output folder 'used' is not empty"),
         (["wgan-gp", "--out", "used/file/run", *SMALL], "cannot write to output folder"),
         (["wgan-gp", "--data", "used"], "holds no images"),
+        (["wgan-gp", "--set", "penalty.center=.inf"], "penalty.center must be >= 0 and finite"),
+        (["wgan-gp", "--set", "penalty.weight=.inf"], "penalty.weight must be >= 0 and finite"),
+        (["wgan-gp", "--data", "plain", "--set", "eval_every=1"], "has no class labels"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(arguments, message, capsys) -> None:
     os.makedirs("used")
     open("used/file", "w").close()
+    os.makedirs("plain")
+    Image.new("L", (8, 8)).save("plain/a.png")
     before = sorted(os.listdir("."))
     assert call("train", *arguments) == 2
     captured = capsys.readouterr()
@@ -94,6 +101,57 @@ def test_a_read_only_output_folder(capsys, monkeypatch) -> None:
     assert call("train", "wgan-gp", "--out", "run", *SMALL) == 2
     assert "cannot write to output folder 'run': read-only file system" in capsys.readouterr().err
     assert os.listdir(".") == []
+
+
+def test_version(capsys) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"ganops {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["resume", "sample", "eval"])
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("state.json", b'{"format":1,"parts":{}}'),
+        ("state.json", b"[]"),
+        ("ema.safetensors", b"\0" * 100),
+        ("../latest", b"\xff\xfe"),
+        ("../../config.yaml", b"recipe: 3\n"),
+        ("../../log.jsonl", b"junk\n"),
+    ],
+)
+def test_a_damaged_run_is_one_sentence(run, capsys, command, file, content) -> None:
+    if file.endswith("log.jsonl") and command != "resume":
+        pytest.skip("only a resumed run reads its log")
+    path = Path(run, "checkpoints", "step-000003", file)
+    path.write_bytes(content)
+    capsys.readouterr()
+    more = {"resume": ["--steps", "4", "--quiet"], "sample": ["--out", "x.npz"], "eval": []}
+    assert call(command, run, *more[command]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("ganops: error: ")
+    assert path.name in line
+    assert not os.path.exists("x.npz")
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="then Triton serves the CPU")
+def test_an_implementation_that_cannot_serve_is_one_sentence(run, capsys) -> None:
+    with ganops.use_impl("triton"):  # what GANOPS_IMPL sets
+        for arguments in (
+            ["train", "wgan-gp", "--out", "new", *SMALL],
+            ["train", "wgan-gp", "--dry-run", *SMALL],
+            ["resume", run, "--steps", "4"],
+            ["sample", run, "--out", "x.npz"],
+            ["eval", run],
+            ["demo", "--out", "new"],
+            ["bench", "demo"],
+        ):
+            capsys.readouterr()
+            assert call(*arguments) == 2
+            (line,) = capsys.readouterr().err.strip().splitlines()
+            assert "GANOPS_IMPL: bias_act: impl='triton' cannot serve cpu tensors" in line
+    assert os.listdir(".") == [run]
+    assert not os.path.exists(f"{run}/cache")
 
 
 def test_debug_shows_where(capsys) -> None:
@@ -129,6 +187,13 @@ def test_train_resume_sample_eval(run, capsys) -> None:
     assert (single == images[4, ..., 0]).all()
     assert call("sample", run, "--n", "5", "--out", "y.png") == 0
     assert Image.open("y.png").mode == "RGB"
+    for name in ("y.jpg", "z.JPEG"):
+        assert call("sample", run, "--n", "5", "--out", name) == 0
+        assert (Image.open(name).format, Image.open(name).mode) == ("JPEG", "RGB")
+    assert call("sample", run, "--n", "5", "--out", "X.NPZ") == 0
+    assert np.load("X.NPZ")["images"].shape == (5, 8, 8, 1)
+    assert call("sample", run, "--n", "2", "--out", "seed.1/") == 0
+    assert sorted(os.listdir("seed.1")) == ["000000.png", "000001.png"]
 
     capsys.readouterr()
     assert call("eval", run, "--json") == 0
@@ -147,11 +212,13 @@ def test_sampling_says_no(run, capsys) -> None:
         ([run, "--out", "nowhere/x.npz"], "there is no folder 'nowhere'"),
         ([run, "--out", run], "must be a new or empty folder"),
         ([run, "--n", "0", "--out", "x.npz"], "must be >= 1"),
+        ([run, "--out", "y.gif"], "'y.gif' must end in one of .npz, .png, .jpg, .jpeg, or be a"),
+        ([run, "--out", f"{run}/config.yaml"], "must end in one of"),
     ):
         capsys.readouterr()
         assert call("sample", *arguments) == 2
         assert message in capsys.readouterr().err
-    assert not os.path.exists("x.npz")
+    assert os.listdir(".") == [run]
 
 
 def test_resume_says_no(run, capsys) -> None:
@@ -159,6 +226,7 @@ def test_resume_says_no(run, capsys) -> None:
         (["none"], "'none' is not a run"),
         ([run, "--set", "n_critic=2"], "would change n_critic; if that is meant: --allow n_critic"),
         ([run, "--data", "digts"], "unknown data 'digts'"),
+        ([run, "--steps", "2"], "steps must be at least 3, where 'run' stands, got 2"),
     ):
         capsys.readouterr()
         assert call("resume", *arguments) == 2
@@ -190,6 +258,10 @@ def test_a_config_that_names_unknown_keys(capsys) -> None:
         file.write("penalty: {wait: 7}\n")
     assert call("train", "wgan-gp", "--config", "bad.yaml") == 2
     assert "unknown setting 'penalty.wait'; did you mean 'weight'" in capsys.readouterr().err
+    with open("bad.yaml", "w") as file:
+        file.write("recipe: {}\ntrain: 3\n")
+    assert call("train", "wgan-gp", "--config", "bad.yaml") == 2
+    assert "bad.yaml: train must be a mapping of settings, got 3" in capsys.readouterr().err
 
 
 def test_dry_run_shows_everything_and_writes_nothing(capsys) -> None:
@@ -220,6 +292,7 @@ def test_a_missing_extra_is_one_sentence(capsys, monkeypatch) -> None:
     assert call("train", "wgan-gp", "--out", "run", *SMALL) == 2
     err = capsys.readouterr().err
     assert "writing checkpoints needs the package 'safetensors': pip install 'ganops[train]'" in err
+    assert os.listdir(".") == []
 
 
 def test_demo_replaces_only_its_own_folder(capsys, monkeypatch) -> None:
@@ -233,6 +306,9 @@ def test_demo_replaces_only_its_own_folder(capsys, monkeypatch) -> None:
     assert "was not made by the demo" in capsys.readouterr().err
     assert os.listdir("mine") == ["thesis.tex"]
     assert not calls
+    assert call("demo", "--out", "new", "--steps", "0") == 2
+    assert "steps must be >= 1, got 0" in capsys.readouterr().err
+    assert not os.path.exists("new")
     for _ in range(2):
         assert call("demo", "--out", "demo", "--steps", "2") == 0
     out = capsys.readouterr().out

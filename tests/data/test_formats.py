@@ -96,6 +96,9 @@ def test_numbered_folders_of_the_zip_layout_are_not_classes(store) -> None:
         '{"lables": null}',
         '{"labels": [1]}',
         '{"labels": [["x.png", "a"]]}',
+        '{"labels": [["x.png", -1]]}',
+        '{"labels": [["x.png", 0.5]]}',
+        '{"labels": [["x.png", [[1]]]]}',
     ],
 )
 def test_bad_label_files(store, text) -> None:

@@ -121,6 +121,10 @@ def test_tensors_and_their_checks() -> None:
     assert open_data(images).shape == (3, 2, 2)
     assert open_data((images, torch.tensor([0, 1, 2, 0]))).classes == 3
     assert open_data((images, torch.rand(4, 2))).classes == 0
+    with pytest.raises(TypeError, match="labels must be a tensor, got list"):
+        open_data((images, [0, 1, 2, 0]))
+    with pytest.raises(ValueError, match="classes must be >= 0, got -1"):
+        open_data((images, torch.tensor([0, 1, -1, 0])))
     for bad, message in (
         (torch.zeros(4, 2, 2), "must give images"),
         (torch.zeros(4, 7, 2, 2), "1 to 4 channels"),

@@ -129,6 +129,34 @@ def test_quality_tells_real_from_noise_and_is_repeatable(tmp_path) -> None:
     assert got[key] > 3 * real[key]
 
 
+def test_the_cached_classifier_is_that_of_these_very_data(tmp_path, monkeypatch) -> None:
+    """Two data sets of one name in one cache do not share a classifier; a damaged one is named."""
+    from ganops.metrics import classifier
+
+    monkeypatch.setattr(classifier, "STEPS", 2)
+    images = torch.randint(256, (8, 1, 8, 8), dtype=torch.int64).to(torch.uint8)
+    labels = torch.arange(8) % 2
+    others = (images, labels), (images.flip(0), labels), (images, labels.flip(0))
+    made = [classifier.cached_classifier(*o, cache=str(tmp_path), name="x-cnn") for o in others]
+    first, flipped, swapped = (m.features(images) for m in made)
+    assert not torch.equal(first, flipped)
+    assert not torch.equal(first, swapped)
+    assert len(list(tmp_path.iterdir())) == 3
+    for model, other in zip(made, others, strict=True):
+        again = classifier.cached_classifier(*other, cache=str(tmp_path), name="x-cnn")
+        assert torch.equal(again.features(images), model.features(images))
+    for path in tmp_path.iterdir():
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x-cnn-.*safetensors is damaged; remove it: wrong check"):
+        classifier.cached_classifier(images, labels, cache=str(tmp_path), name="x-cnn")
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"\0" * 20)
+    with pytest.raises(ValueError, match=r"x-cnn-.*safetensors is damaged; remove it"):
+        classifier.cached_classifier(images, labels, cache=str(tmp_path), name="x-cnn")
+
+
 def test_quality_needs_labels() -> None:
     from ganops.data import open_data
 

@@ -94,8 +94,9 @@ void bind_formulas(py::module_& m) {
   bind_smooth<T, Smooth::hardswish>(m, "hardswish");
   m.def("penalty", [](const Array<T>& n, T center, bool one_sided) {
     return py::make_tuple(map<T>(n, [=](T v) { return penalty_value(v, center, one_sided); }),
-                          map<T>(n, [=](T v) { return penalty_k1(v, center, one_sided); }),
-                          map<T>(n, [=](T v) { return penalty_k2(v, center, one_sided); }));
+                          map<T>(n, [=](T v) { return penalty_k1(v, v, center, one_sided); }),
+                          // <G, v> = n gives 2c / n^2, which is k1'
+                          map<T>(n, [=](T v) { return penalty_k2(v, v, v, center, one_sided); }));
   });
 }
 

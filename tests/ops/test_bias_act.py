@@ -122,16 +122,31 @@ def test_derivative_at_the_kink_is_the_left_one(any_backend, act, alpha, slope):
 @pytest.mark.parametrize("clamp", [0.1, 0.5, 0.7, 256.0, 1e5])
 @pytest.mark.parametrize("act", ["linear", "lrelu", "softplus"])
 def test_derivative_is_zero_where_the_clamp_binds(any_backend, act, clamp, dtype):
-    # 0.1 rounds down and 0.7 up in half precision; 1e5 is beyond float16.
+    # 0.1 rounds down and 0.7 up in half precision; 1e5 is beyond float16, whose largest then binds.
+    limit = min(clamp, torch.finfo(dtype).max)
     x = torch.tensor([clamp, 2 * clamp, clamp / 4, -clamp / 4], dtype=dtype)
     x = x.to(any_backend.device).requires_grad_()
     y = ops.bias_act(x, act=act, alpha=None, gain=10.0, clamp=clamp, impl=any_backend.impl)
-    assert torch.equal(y.abs().max(), torch.tensor(clamp, dtype=dtype, device=x.device))
+    assert torch.equal(y.abs().max(), torch.tensor(limit, dtype=dtype, device=x.device))
     (dx,) = torch.autograd.grad(y.sum(), x)
     assert (dx[y.abs() == y.abs().max()] == 0).all()
     below = torch.tensor([0.01 * clamp], dtype=dtype, device=x.device, requires_grad=True)
     z = ops.bias_act(below, act="linear", gain=10.0, clamp=clamp, impl=any_backend.impl)
     assert torch.autograd.grad(z.sum(), below)[0].item() == 10.0
+
+
+def test_a_clamp_beyond_float16_is_the_references(backend):
+    """Between the two limits y would round to infinity, on which kernels saw the clamp bind."""
+    x = torch.tensor([60000.0, 65504.0, -60000.0, 100.0], dtype=torch.float16)
+    for gain in (1.0, 1.5, 4.0):
+        found = []
+        for impl in (backend.impl, "reference"):
+            leaf = x.to(backend.device).requires_grad_()
+            y = ops.bias_act(leaf, gain=gain, clamp=1e5, impl=impl)
+            found.append((y.detach(), torch.autograd.grad(y.sum(), leaf)[0]))
+        assert found[0][0].isfinite().all()
+        for got, expected in zip(*found):
+            assert_same_bits(got, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -153,6 +168,32 @@ def test_nan_reaches_the_gradients(backend, act):
     y = ops.bias_act(x, act=act, impl=backend.impl)
     (dx,) = torch.autograd.grad((y * y).sum(), x)
     assert dx.isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_derivatives_are_nan_where_the_references_are(backend, act, order):
+    """For finite cotangents, read off y (gain > 0) and off x."""
+    for gain in (1.5, -1.5):
+        for clamp in (None, 0.75):
+            setting = {"act": act, "gain": gain, "clamp": clamp}
+            found = []
+            for impl in (backend.impl, "reference"):
+                x = torch.tensor([math.nan, 0.3, -0.3], dtype=torch.float64, device=backend.device)
+                dy = torch.full_like(x, 2.0).requires_grad_()
+                y = ops.bias_act(x.requires_grad_(), **setting, impl=impl)
+                (d,) = torch.autograd.grad(y, x, dy, create_graph=order == 2)
+                if order == 2:
+                    (d,) = torch.autograd.grad(d, dy, torch.full_like(x, 0.5))
+                found.append(d)
+            assert found[0].isnan().tolist() == found[1].isnan().tolist(), setting
+            assert_near(*found, 2, str(setting))
+
+
+def test_dim_does_not_matter_without_a_bias(any_backend):
+    for shape in ((), (3,), (2, 3)):
+        x = torch.ones(shape, device=any_backend.device)
+        assert torch.equal(ops.bias_act(x, gain=2.0, impl=any_backend.impl), 2 * x)
 
 
 def test_defaults_are_stylegans(any_backend):
@@ -231,6 +272,10 @@ X, B = torch.zeros(2, 3), torch.zeros(3)
         ((X,), {"act": "relu", "alpha": 0.1}, ValueError, "slope of lrelu; relu takes none"),
         ((X,), {"clamp": -1.0}, ValueError, "expected clamp >= 0 or None, got -1.0"),
         ((X,), {"clamp": math.nan}, ValueError, "expected clamp >= 0 or None, got nan"),
+        ((X,), {"gain": math.nan}, ValueError, "expected gain as a finite number, got nan"),
+        ((X,), {"gain": math.inf}, ValueError, "expected gain as a finite number, got inf"),
+        ((X,), {"act": "lrelu", "alpha": math.nan}, ValueError, "expected alpha as a finite"),
+        ((X,), {"dim": 2}, ValueError, "expected dim within the 2 dims of x, got 2"),
         ((X, B), {"dim": 2}, ValueError, "expected dim within the 2 dims of x, got 2"),
         ((X, B), {"dim": -3}, ValueError, "expected dim within the 2 dims of x, got -3"),
         ((torch.tensor(1.0), B), {}, ValueError, "expected dim within the 0 dims of x, got 1"),

@@ -69,6 +69,16 @@ def test_penalty_forward_and_backward(compiled, backend):
     assert_near(torch.autograd.grad(value, g)[0], torch.autograd.grad(expected, g)[0], 20)
 
 
+@pytest.mark.parametrize("center", [0.0, 1.0])
+@pytest.mark.parametrize("impl", ["compiled", "reference"])
+def test_penalty_and_gradient(compiled, backend, impl, center):
+    impl = backend.impl if impl == "compiled" else impl
+    g = double(4, 3, 5, device=backend.device).detach()
+    f = lambda g: ops.penalty_and_gradient(g.sin(), center=center, impl=impl)  # noqa: E731
+    for got, want in zip(compiled(f)(g), f(g)):
+        assert_near(got, want, 4)
+
+
 @pytest.mark.parametrize("draw", [ops.random_bits, ops.random_uniform, ops.random_normal])
 def test_philox(compiled, backend, draw):
 

@@ -115,12 +115,15 @@ def test_a_row_at_the_centre_has_no_gradient_but_a_curvature(any_backend):
     assert_near(dd, 2 * u * u.sum(), 4)  # 2 <u, v> u
 
 
+@pytest.mark.parametrize("one_sided", [False, True])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_one_bad_number_is_not_hidden(any_backend, value):
+def test_one_bad_number_is_not_hidden(any_backend, value, one_sided):
     g = rows(3, 4, device=any_backend.device)
     g[1, 2] = value
-    p = ops.penalty_from_gradient(g.requires_grad_(), impl=any_backend.impl)
+    setting = {"one_sided": one_sided, "impl": any_backend.impl}
+    p = ops.penalty_from_gradient(g.requires_grad_(), **setting)
     assert not p.isfinite()
+    assert not ops.penalty_and_gradient(g.detach(), **setting)[0].isfinite()
     (d,) = torch.autograd.grad(p, g)
     assert not d[1].isfinite().all()
     assert d[0].isfinite().all()

@@ -279,6 +279,7 @@ REAL, FAKE = torch.zeros(4, 2), torch.ones(4, 2)
         (REAL[:0], FAKE[:0], None, ValueError, "expected at least one sample"),
         (REAL[0, 0], FAKE[0, 0], None, ValueError, "expected at least one sample"),
         (REAL, FAKE, torch.rand(4, 1), ValueError, r"alpha of shape \(4,\), one weight per s"),
+        (REAL, FAKE, 0.5, TypeError, r"expected alpha as a \(4,\) tensor.*got float"),
         (REAL, FAKE, torch.rand(()), ValueError, r"alpha of shape \(4,\).*got \(\)"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from ganops import ops
+from ganops import nn, ops
 
 
 def randn(*shape, seed=3):
@@ -102,6 +102,14 @@ def test_sizes_at_the_edge():
     assert ops.minibatch_stddev(torch.empty(0, 4, 2, 2), 4, 2).shape == (0, 6, 2, 2)
     assert ops.minibatch_stddev(torch.randn(1, 4, 2, 2))[0, 4, 0, 0].item() == pytest.approx(1e-4)
     assert ops.minibatch_stddev(torch.randn(4, 6), 2, 3).shape == (4, 9)
+
+
+def test_the_module_is_the_op():
+    module = nn.MinibatchStdDev(2, num_channels=3)
+    x = randn(4, 6, 2, 2)
+    assert torch.equal(module(x), ops.minibatch_stddev(x, 2, 3))
+    assert not module.state_dict()
+    assert repr(module) == "MinibatchStdDev(group_size=2, num_channels=3)"
 
 
 def test_compiles():

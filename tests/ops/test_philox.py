@@ -207,6 +207,13 @@ def test_seed_from_a_generator():
         ({"seed": 2**64}, ValueError, "expected seed to fit 64 bits"),
         ({"seed": -(2**63) - 1}, ValueError, "expected seed to fit 64 bits"),
         ({"stream": 2**64}, ValueError, "expected stream to fit 64 bits"),
+        ({"shape": (2**40, 2**40)}, ValueError, "expected offset . elements <= 2.62, got offset 0"),
+        ({"shape": (2,), "offset": 2**62 - 1}, ValueError, "expected offset . elements <= 2.62"),
+        ({"shape": (1.5,)}, TypeError, "expected each size as an int, got 1.5"),
+        ({"shape": 5}, TypeError, "expected shape as a sequence of ints, got 5"),
+        ({"seed": 1.5}, TypeError, "expected seed as an int, got 1.5"),
+        ({"offset": 1.0}, TypeError, "expected offset as an int, got 1.0"),
+        ({"stream": "a"}, TypeError, "expected stream as an int, got 'a'"),
         ({"dtype": torch.int32}, TypeError, "expected a floating dtype, got torch.int32"),
         ({"impl": "numpy"}, ValueError, "philox: impl: expected one of auto"),
     ],
@@ -215,3 +222,10 @@ def test_bad_arguments(kwargs, error, message):
     arguments = {"shape": (2,), "seed": 0, **kwargs}
     with pytest.raises(error, match=message):
         ops.random_uniform(arguments.pop("shape"), **arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+@pytest.mark.parametrize("impl", ["auto", "reference"])
+def test_a_device_that_is_not_there_is_named(impl):
+    with pytest.raises(ValueError, match="expected a device that torch has here, got cuda: no"):
+        ops.random_uniform((2,), seed=0, device="cuda", impl=impl)

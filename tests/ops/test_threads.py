@@ -36,7 +36,7 @@ def assert_independent_of_threads(f):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
-    "shape", [(64, 16, 257), (20_011, 13), (3, 5, 70_001), (1, 1, 300_007)], ids=str
+    "shape", [(64, 16, 257), (20_011, 13), (3, 5, 70_001), (1, 1, 300_007), (4, 150_001)], ids=str
 )
 def test_bias_act_with_its_bias_gradient(native, shape, dtype):
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import json
 import os
 import signal
@@ -107,15 +108,61 @@ def test_damage_is_named(tmp_path) -> None:
         with pytest.raises(ValueError, match=r"a.safetensors is missing or damaged"):
             checkpoint.load(path)
     os.remove(weights)
-    with pytest.raises(ValueError, match=r"a.safetensors is missing or damaged"):
+    with pytest.raises(ValueError, match=r"a.safetensors is missing or damaged \(No such file"):
         checkpoint.load(path)
-    with open(os.path.join(path, "state.json"), "w") as file:
-        file.write('{"parts": ')
-    with pytest.raises(ValueError, match=r"state.json is missing or damaged"):
+    Path(weights).write_bytes(content)
+    assert torch.equal(checkpoint.load(path)["a"]["w"], torch.ones(3))
+
+
+@pytest.mark.parametrize("signed", [False, True])  # by accident, and with a checksum to match
+@pytest.mark.parametrize("text", ['{"format": 1, "parts": ', "[]", '{"parts": []}', "{}", ""])
+def test_a_damaged_state_is_named(tmp_path, text, signed) -> None:
+    path = checkpoint.write_folder(str(tmp_path), "step-000001", NEW)
+    state, sums = (Path(path, name) for name in (checkpoint.STATE_FILE, checkpoint.SUMS))
+    before = state.read_bytes()
+    state.write_text(text)
+    if signed:
+        old, new = (hashlib.sha256(content).hexdigest() for content in (before, text.encode()))
+        sums.write_text(sums.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=r"state.json is missing or damaged .* earlier checkpoint"):
         checkpoint.load(path)
 
 
-def test_latest_falls_back_and_orders_by_number(tmp_path) -> None:
+def test_a_folder_can_be_written_again_and_again(tmp_path) -> None:
+    (tmp_path / ".tmp-nan-step-000001").mkdir()  # of a process killed while it wrote
+    for n in range(4):  # as the dumps of a run that fails at one step after every resume
+        checkpoint.write_folder(str(tmp_path), "nan-step-000001", {"a": {"n": n}})
+        assert os.listdir(tmp_path) == ["nan-step-000001"]
+    assert checkpoint.load(str(tmp_path / "nan-step-000001")) == {"a": {"n": 3}}
+
+
+def test_one_flipped_bit_anywhere_is_seen(tmp_path) -> None:
+    path = checkpoint.write_folder(str(tmp_path), "step-000001", NEW)
+    assert len(os.listdir(path)) == 3
+    for name in os.listdir(path):
+        file = Path(path, name)
+        content = file.read_bytes()
+        for at in {0, len(content) // 2, len(content) - 2}:
+            flipped = bytearray(content)
+            flipped[at] ^= 1
+            file.write_bytes(flipped)
+            with pytest.raises(ValueError, match="is missing or damaged"):
+                checkpoint.load(path)
+        file.write_bytes(content)
+    assert checkpoint.load(path)["b"] == {"n": 1}
+
+
+def test_the_checksums_are_those_of_sha256sum(tmp_path) -> None:
+    path = checkpoint.write_folder(str(tmp_path), "step-000001", NEW)
+    for line in Path(path, "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ")
+        assert hashlib.sha256(Path(path, name).read_bytes()).hexdigest() == digest
+    Path(path, "SHA256SUMS").write_text("")
+    with pytest.raises(ValueError, match=r"SHA256SUMS is missing or damaged"):
+        checkpoint.load(path)
+
+
+def test_latest_falls_back_aloud_and_orders_by_number(tmp_path) -> None:
     folder = tmp_path / "checkpoints"
     with pytest.raises(FileNotFoundError, match="is not a run"):
         checkpoint.latest(str(tmp_path))
@@ -125,9 +172,15 @@ def test_latest_falls_back_and_orders_by_number(tmp_path) -> None:
     for step in (999_999, 1_000_000):
         checkpoint.save(str(folder), f"step-{step:06d}", OLD)
     os.remove(folder / "latest")
-    assert checkpoint.latest(str(tmp_path)).endswith("step-1000000")
+    with pytest.warns(RuntimeWarning, match="latest: there is no such file; step-1000000 is taken"):
+        assert checkpoint.latest(str(tmp_path)).endswith("step-1000000")
     (folder / "latest").write_text("step-000777\n")
-    assert checkpoint.latest(str(tmp_path)).endswith("step-1000000")
+    with pytest.warns(RuntimeWarning, match="names step-000777, which is gone; step-1000000"):
+        assert checkpoint.latest(str(tmp_path)).endswith("step-1000000")
+    for garbage in (b"", b"\xff\x00\xfe", b"../../elsewhere\n", b"step-\n"):
+        (folder / "latest").write_bytes(garbage)
+        with pytest.raises(ValueError, match=r"latest is damaged: .*remove it to go on from"):
+            checkpoint.latest(str(tmp_path))
 
 
 def test_keep_removes_the_oldest(tmp_path) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .._autograd import empty_dense_like, kernel, quick, refuse, refuse_nested_forward, register
-from . import triton_kernels
+from .._triton import deferred
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ register(
     f"(Tensor x, Tensor? b, {_NUMBERS}) -> Tensor",
     fake=_fake,
     autograd=_autograd,
-    triton=triton_kernels.bias_act,
+    triton=deferred(__package__, "bias_act"),
 )
 register(
     "bias_act_grad",
@@ -265,12 +265,12 @@ register(
     " -> (Tensor dx, Tensor db)",
     fake=_fake_grad,
     autograd=_autograd_grad,
-    triton=triton_kernels.bias_act_grad,
+    triton=deferred(__package__, "bias_act_grad"),
 )
 register(
     "bias_act_grad2",
     f"(Tensor v, Tensor dy, Tensor ref, Tensor? b, {_NUMBERS}, bool from_output) -> Tensor",
     fake=_fake_grad2,
     autograd=_autograd_grad2,
-    triton=triton_kernels.bias_act_grad2,
+    triton=deferred(__package__, "bias_act_grad2"),
 )

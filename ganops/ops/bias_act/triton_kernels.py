@@ -9,17 +9,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from .._autograd import is_dense
-from .._triton import cdiv, jit, tl
+from .._triton import cdiv, launch
 
 BLOCK = 1024
 SELU_SCALE = tl.constexpr(1.0507009873554804934193349852946)
 SELU_ALPHA = tl.constexpr(1.6732632423543772848170429916717)
 
 
-@jit
+@triton.jit
 def _expm1(t):
     """exp(t) - 1 for t <= 0, by Kahan's (u - 1) t / log(u), u = exp(t), where that would cancel."""
     u = tl.exp(t)
@@ -28,7 +30,7 @@ def _expm1(t):
     return tl.where(usable, (u - 1.0) * t / log_u, tl.where(u == 1.0, t, u - 1.0))
 
 
-@jit
+@triton.jit
 def _log1p(e):
     """log(1 + e) for 0 <= e <= 1, by the same trick."""
     u = 1.0 + e
@@ -36,15 +38,15 @@ def _log1p(e):
     return tl.where(usable, tl.log(u) * e / tl.where(usable, u - 1.0, 1.0), e)
 
 
-@jit
+@triton.jit
 def _jet(t, alpha, ACT: tl.constexpr):
     """f, f', f'' at t; codes and formulas of csrc/bias_act/bias_act_math.h."""
-    zero = tl.where(t == t, 0.0, t)  # NaN where t is: it must not be lost
+    zero = tl.zeros_like(t)
     one = zero + 1.0
     if ACT == 0:  # linear
         f, d1, d2 = t, one, zero
-    elif ACT == 1:  # relu
-        f, d1, d2 = tl.where(t <= 0, 0.0, t), tl.where(t > 0, one, 0.0), zero
+    elif ACT == 1:  # relu; comparisons are such that NaN comes through, as in the reference
+        f, d1, d2 = tl.where(t <= 0, 0.0, t), tl.where(t <= 0, 0.0, one), zero
     elif ACT == 2:  # lrelu
         f, d1, d2 = tl.where(t > 0, t, alpha * t), tl.where(t > 0, one, alpha), zero
     elif ACT == 3:  # tanh, by expm1(-2|t|)
@@ -77,31 +79,31 @@ def _jet(t, alpha, ACT: tl.constexpr):
         if ACT == 4:  # sigmoid
             f, d1, d2 = s, ds, ds * (r - s)
         elif ACT == 7:  # softplus
-            f, d1, d2 = tl.where(t > 0, t, zero) + _log1p(e), s, ds
+            f, d1, d2 = tl.where(t <= 0, 0.0, t) + _log1p(e), s, ds
         else:  # swish
             f, d1, d2 = t * s, s + t * ds, 2.0 * ds + t * ds * (r - s)
     return f, d1, d2
 
 
-@jit
+@triton.jit
 def _load(pointer, offsets, mask, DOUBLE: tl.constexpr):
     v = tl.load(pointer + offsets, mask=mask, other=0.0)
     return v.to(tl.float64) if DOUBLE else v.to(tl.float32)
 
 
-@jit
+@triton.jit
 def _spread(value, like):
     """A float64 argument in the precision of the computation (a plain float would be float32)."""
     return tl.full(like.shape, value, like.dtype)
 
 
-@jit
+@triton.jit
 def _open(y, clamp):
-    """Is y out of the clamp's reach?"""
-    return (clamp < 0) | (tl.abs(y) < clamp)
+    """Is y out of the clamp's reach? NaN is."""
+    return (clamp < 0) | ~(tl.abs(y) >= clamp)
 
 
-@jit
+@triton.jit
 def value_kernel(
     x, b, y,  # (numel,), (channels,), (numel,)
     numel, channels, inner, alpha: tl.float64, gain: tl.float64, clamp: tl.float64,
@@ -120,10 +122,10 @@ def value_kernel(
     tl.store(y + offsets, v.to(y.dtype.element_ty), mask=mask)
 
 
-@jit
+@triton.jit
 def _output_slope(y, alpha, gain, ACT: tl.constexpr):
     """s = gain f' and ds/dy as functions of y."""
-    zero = tl.where(y == y, 0.0, y)
+    one = tl.full(y.shape, 1.0, y.dtype)
     u = y / gain
     if ACT <= 2:  # piecewise linear
         _, d1, s2 = _jet(y, alpha, ACT)
@@ -133,16 +135,16 @@ def _output_slope(y, alpha, gain, ACT: tl.constexpr):
     elif ACT == 4:  # sigmoid
         s1, s2 = gain * (u * (1.0 - u)), 1.0 - 2.0 * u
     elif ACT == 5:  # elu
-        s1, s2 = tl.where(u > 0, gain, y + gain), tl.where(u > 0, 0.0, zero + 1.0)
+        s1, s2 = tl.where(u > 0, gain, y + gain), tl.where(u > 0, 0.0, one)
     elif ACT == 6:  # selu
         scaled = gain * SELU_SCALE
-        s1, s2 = tl.where(u > 0, scaled, y + scaled * SELU_ALPHA), tl.where(u > 0, 0.0, zero + 1.0)
+        s1, s2 = tl.where(u > 0, scaled, y + scaled * SELU_ALPHA), tl.where(u > 0, 0.0, one)
     else:  # softplus
         s1, s2 = -gain * _expm1(-u), tl.exp(-u)
     return s1, s2
 
 
-@jit
+@triton.jit
 def grad_kernel(
     v, dy, ref, b, out,  # all (numel,) but b (channels,); v is used by order 2 alone
     numel, channels, inner, alpha: tl.float64, gain: tl.float64, clamp: tl.float64,
@@ -185,9 +187,10 @@ def _like(t: Tensor, like: Tensor) -> Tensor:
     return t if same else torch.empty_like(like).copy_(t)
 
 
-def _launch(kernel: Any, numel: int, *args: Any, **meta: Any) -> None:
-    if numel:
-        kernel[(cdiv(numel, BLOCK),)](*args, BLOCK=BLOCK, enable_fp_fusion=True, **meta)
+def _launch(kernel: Any, x: Tensor, *args: Any, **meta: Any) -> None:
+    double = x.dtype == torch.float64
+    launch(kernel, cdiv(x.numel(), BLOCK), x, *args, **meta, DOUBLE=double, BLOCK=BLOCK,
+           enable_fp_fusion=True)  # fmt: skip
 
 
 def bias_act(
@@ -197,8 +200,8 @@ def bias_act(
     x = _dense(x)
     y = torch.empty_like(x)
     layout = _layout(x, b, dim)
-    _launch(value_kernel, x.numel(), x, x if b is None else b, y, *layout, alpha, gain, clamp,
-            ACT=act, HAS_BIAS=b is not None, DOUBLE=x.dtype == torch.float64)  # fmt: skip
+    _launch(value_kernel, x, x, x if b is None else b, y, *layout, alpha, gain, clamp,
+            ACT=act, HAS_BIAS=b is not None)  # fmt: skip
     return y
 
 
@@ -209,9 +212,9 @@ def _grad(
     ref = _dense(ref)
     dy, v = _like(dy, ref), _like(v, ref)
     out = torch.empty_like(ref)
-    _launch(grad_kernel, ref.numel(), v, dy, ref, ref if b is None else b, out,
+    _launch(grad_kernel, ref, v, dy, ref, ref if b is None else b, out,
             *_layout(ref, b, dim), alpha, gain, clamp, ACT=act, HAS_BIAS=b is not None,
-            FROM_OUTPUT=from_output, ORDER=order, DOUBLE=ref.dtype == torch.float64)  # fmt: skip
+            FROM_OUTPUT=from_output, ORDER=order)  # fmt: skip
     return out
 
 

@@ -52,7 +52,7 @@ def interpolate(
 
     Raises:
         ValueError: shapes, dtypes or devices differ, or alpha is not (B,).
-        TypeError: the images are not floating tensors.
+        TypeError: the images are not floating tensors, or alpha is not a tensor.
 
     Source: Gulrajani et al. 2017, Algorithm 1; card wgan_gp (one scalar per sample).
     """
@@ -60,6 +60,11 @@ def interpolate(
     batch = real.shape[0]
     if alpha is None:
         alpha = random_uniform((batch,), seed=seed_from(generator), device=real.device)
+    elif not isinstance(alpha, Tensor):
+        raise TypeError(
+            f"interpolate: expected alpha as a ({batch},) tensor, one weight per sample, "
+            f"got {type(alpha).__name__}"
+        )
     elif alpha.shape != (batch,):
         raise ValueError(
             f"interpolate: expected alpha of shape ({batch},), one weight per sample, "

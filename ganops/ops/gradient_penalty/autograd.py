@@ -5,7 +5,7 @@ With n_b = |g_b|_2 and k1, k2 of csrc/gradient_penalty/gradient_penalty_math.h:
     order 0   P     = 1/B sum_b phi(n_b)
     order 1   u_b   = go/B k1(n_b) g_b
     order 2   d_go  = 1/B sum_b k1(n_b) <g_b, v_b>
-              d_g_b = go/B (k1(n_b) v_b + k2(n_b) <g_b/n_b, v_b> g_b)
+              d_g_b = go/B (k1(n_b) v_b + k2(n_b) <g_b, v_b> g_b)
     order 3   refused
 
 Only g (which autograd holds anyway) and the B norms are kept. Order 1 reads g again instead of
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .._autograd import is_dense, kernel, quick, refuse, refuse_nested_forward, register
-from . import triton_kernels
+from .._triton import deferred
 
 
 @dataclass(frozen=True)
@@ -225,21 +225,21 @@ register(
     "(Tensor grad, float center, bool one_sided) -> (Tensor value, Tensor norms)",
     fake=_fake,
     autograd=_autograd,
-    triton=triton_kernels.gradient_penalty,
+    triton=deferred(__package__, "gradient_penalty"),
 )
 register(
     "gradient_penalty_grad",
     "(Tensor go, Tensor grad, Tensor norms, float center, bool one_sided) -> Tensor",
     fake=_fake_grad,
     autograd=_autograd_grad,
-    triton=triton_kernels.gradient_penalty_grad,
+    triton=deferred(__package__, "gradient_penalty_grad"),
 )
 register(
     "gradient_penalty_fused",
     "(Tensor grad, float center, bool one_sided, float scale) -> (Tensor value, Tensor dgrad)",
     fake=_fake_fused,
     autograd=_autograd_fused,
-    triton=triton_kernels.gradient_penalty_fused,
+    triton=deferred(__package__, "gradient_penalty_fused"),
 )
 register(
     "gradient_penalty_grad2",
@@ -247,5 +247,5 @@ register(
     " -> (Tensor d_go, Tensor d_grad)",
     fake=_fake_grad2,
     autograd=_autograd_grad2,
-    triton=triton_kernels.gradient_penalty_grad2,
+    triton=deferred(__package__, "gradient_penalty_grad2"),
 )

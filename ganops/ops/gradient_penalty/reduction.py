@@ -40,8 +40,11 @@ def penalty_from_gradient(
         float64 totals on the CPU, in float32 by Triton.
 
     Derivatives: of order 1 and 2, in reverse and forward mode and under torch.func; order 3 raises
-    (impl="reference": any order). A sample with zero gradient has value center^2 and derivative 0,
-    never NaN. Extra memory: B norms. The same input gives the same bits, for any thread count.
+    (impl="reference": any order), and so does forward mode inside forward mode, in which PyTorch
+    would lose tangents. A sample with zero gradient has value center^2 and derivative 0, never NaN;
+    a tiny one, whose squares underflow, has the right derivatives: finite at order 1, and at
+    order 2, where they grow as center / norm, as long as they fit the dtype.
+    Extra memory: B norms. The same input gives the same bits, for any thread count.
 
     Raises:
         ValueError: no sample, no batch dimension, or a centre that is negative or not finite.
@@ -89,7 +92,7 @@ def penalty_and_gradient(
     Returns:
         (value, gradient): a scalar, and a tensor of grad's shape, dtype and (dense) strides.
 
-    Derivatives: none. Extra memory: none beyond the result.
+    Derivatives: none. Extra memory: none beyond the result, but for the reference's copies.
 
     Raises:
         ValueError: as `penalty_from_gradient`; or `grad` requires a gradient, which would be lost.
@@ -110,13 +113,9 @@ def penalty_and_gradient(
         )
     center, one_sided, scale = float(center), bool(one_sided), float(scale)
     impl = _dispatch.choose("gradient_penalty", impl, grad.device, grad.dtype)
-    if impl == "reference":
-        with torch.enable_grad():
-            leaf = grad.detach().requires_grad_()
-            value = reference.penalty_from_gradient(leaf, center, one_sided)
-            (gradient,) = torch.autograd.grad(value * scale, leaf)
-        return value.detach(), gradient
     with torch.no_grad():
+        if impl == "reference":
+            return reference.penalty_and_gradient(grad, center, one_sided, scale)
         if torch.compiler.is_compiling():
             run = differentiable("gradient_penalty_fused", impl)
             value, gradient = run(grad, center, one_sided, scale)

@@ -2,6 +2,9 @@
 
 A row is cut into pieces, one program each, so that few long rows fill a GPU as well as many short
 ones do. Sums are finished by one program in a fixed order: same input, same bits.
+
+Loops up to an argument are `while`: the interpreter of Triton 3.6 has no range() over one with
+NumPy 2.4.
 """
 
 from __future__ import annotations
@@ -9,138 +12,200 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from .._autograd import is_dense
-from .._triton import cdiv, jit, tl
+from .._triton import cdiv, launch
 
 BLOCK = 1024  # elements in registers at a time
 PIECE = 8 * BLOCK  # elements per program
 SAMPLES = 128  # samples finished at a time
 
 
-@jit
+@triton.jit
 def _load(pointer, offsets, mask, DOUBLE: tl.constexpr):
     v = tl.load(pointer + offsets, mask=mask, other=0.0)
     return v.to(tl.float64) if DOUBLE else v.to(tl.float32)
 
 
-@jit
+@triton.jit
 def _spread(value, like):
     """A float64 argument in the precision of the computation (a plain float would be float32)."""
     return tl.full(like.shape, value, like.dtype)
 
 
-@jit
+@triton.jit
+def _small(like, DOUBLE: tl.constexpr):
+    """Norms below which a sample is scaled, and by what: SmallNorm of gradient_penalty_math.h."""
+    below = _spread(2.0**-400 if DOUBLE else 2.0**-50, like)
+    return below, _spread(2.0**800 if DOUBLE else 2.0**100, like)
+
+
+@triton.jit
+def _scale(n, center, DOUBLE: tl.constexpr):
+    below, scale = _small(n, DOUBLE)
+    return tl.where((center != 0.0) & (n < below), scale, _spread(1.0, n))
+
+
+@triton.jit
 def _flat(n, center, one_sided):
     return ((one_sided != 0) & (n <= center)) | ((n == 0.0) & (center != 0.0))
 
 
-@jit
-def _k1(n, center, one_sided):
-    flat = _flat(n, center, one_sided)
-    k = 2.0 * (n - center) / tl.where(n == 0.0, 1.0, n)
-    return tl.where(center == 0.0, 2.0, tl.where(flat, 0.0, k))
+@triton.jit
+def _k1(n, scaled_n, center, one_sided):
+    k = 2.0 * (n - center) / tl.where(n == 0.0, 1.0, scaled_n)
+    return tl.where(center == 0.0, 2.0, tl.where(_flat(n, center, one_sided), 0.0, k))
 
 
-@jit
-def _k2(n, center, one_sided):
-    safe = tl.where(n == 0.0, 1.0, n)
+@triton.jit
+def _k2(n, scaled_n, dot, center, one_sided):
+    safe = tl.where(n == 0.0, 1.0, scaled_n)
     flat = _flat(n, center, one_sided) | (center == 0.0)
-    return tl.where(flat, 0.0, 2.0 * center / safe / safe)
+    return tl.where(flat, 0.0, 2.0 * center / safe * (dot / safe) / safe)
 
 
-@jit
-def dots_kernel(
-    a, b, partial,  # (B, row), (B, row), (B, pieces)
-    row, pieces, DOUBLE: tl.constexpr, PIECE: tl.constexpr, BLOCK: tl.constexpr,
+@triton.jit
+def _within(pieces, start, PIECE: tl.constexpr, BLOCK: tl.constexpr):
+    """Places in its sample of one block of this program's piece."""
+    piece = tl.program_id(0).to(tl.int64) % pieces
+    return piece * PIECE + start + tl.arange(0, BLOCK)
+
+
+@triton.jit
+def squares_kernel(
+    g, partial,  # (B, row), (2, B, pieces)
+    samples, row, pieces, DOUBLE: tl.constexpr, PIECE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    sample, piece = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    """|g|^2 of each piece, and |s g|^2 for samples that turn out to be small."""
+    program = tl.program_id(0).to(tl.int64)
+    plain = tl.zeros([BLOCK], tl.float64 if DOUBLE else tl.float32)
+    scaled = plain
+    _, scale = _small(plain, DOUBLE)
+    for start in range(0, PIECE, BLOCK):
+        within = _within(pieces, start, PIECE, BLOCK)
+        x = _load(g, program // pieces * row + within, within < row, DOUBLE)
+        plain += x * x
+        x *= scale
+        scaled += x * x
+    tl.store(partial + program, tl.sum(plain, 0))
+    tl.store(partial + program + samples * pieces, tl.sum(scaled, 0))
+
+
+@triton.jit
+def dots_kernel(
+    v, g, norms, partial,  # (B, row), (B, row), (B,), (B, pieces)
+    row, pieces, center: tl.float64,
+    DOUBLE: tl.constexpr, PIECE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """<v, s g> of each piece."""
+    program = tl.program_id(0).to(tl.int64)
+    n = tl.load(norms + program // pieces)
+    s = _scale(n, _spread(center, n), DOUBLE)
     acc = tl.zeros([BLOCK], tl.float64 if DOUBLE else tl.float32)
     for start in range(0, PIECE, BLOCK):
-        within = piece * PIECE + start + tl.arange(0, BLOCK)
+        within = _within(pieces, start, PIECE, BLOCK)
         mask = within < row
-        offsets = sample * row + within
-        acc += _load(a, offsets, mask, DOUBLE) * _load(b, offsets, mask, DOUBLE)
-    tl.store(partial + sample * pieces + piece, tl.sum(acc, 0))
+        offsets = program // pieces * row + within
+        acc += _load(v, offsets, mask, DOUBLE) * (s * _load(g, offsets, mask, DOUBLE))
+    tl.store(partial + program, tl.sum(acc, 0))
 
 
-@jit
+@triton.jit
 def value_kernel(
-    partial, norms, value,  # (B, pieces), (B,), ()
+    partial, norms, value,  # (2, B, pieces), (B,), ()
     samples, pieces, center: tl.float64, one_sided, DOUBLE: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     total = tl.zeros([SAMPLES], tl.float64 if DOUBLE else tl.float32)
     center = _spread(center, total)
-    for first in range(0, samples, SAMPLES):
-        b = first + tl.arange(0, SAMPLES)
+    below, scale = _small(total, DOUBLE)
+    first = 0
+    while first < samples:
+        b = (first + tl.arange(0, SAMPLES)).to(tl.int64)
         mask = b < samples
         squares = tl.zeros([SAMPLES], tl.float64 if DOUBLE else tl.float32)
-        for piece in range(0, pieces):
+        scaled = squares
+        piece = 0
+        while piece < pieces:
             squares += tl.load(partial + b * pieces + piece, mask=mask, other=0.0)
-        n = tl.sqrt(squares)
+            scaled += tl.load(partial + (samples + b) * pieces + piece, mask=mask, other=0.0)
+            piece += 1
+        n = tl.where(squares < below * below, tl.sqrt(scaled) / scale, tl.sqrt(squares))
         tl.store(norms + b, n, mask=mask)
         d = n - center
         d = tl.where((one_sided != 0) & (d < 0.0), 0.0, d)
         total += tl.where(mask, d * d, 0.0)
+        first += SAMPLES
     tl.store(value, tl.sum(total, 0) / samples)
 
 
-@jit
+@triton.jit
 def grad_kernel(
     go, g, norms, out,  # (), (B, row), (B,), (B, row)
-    samples, row, center: tl.float64, one_sided,
+    samples, row, pieces, center: tl.float64, one_sided,
     DOUBLE: tl.constexpr, PIECE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    sample, piece = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    sample = tl.program_id(0).to(tl.int64) // pieces
     n = tl.load(norms + sample)
-    k = tl.load(go) / samples * _k1(n, _spread(center, n), one_sided)
+    center = _spread(center, n)
+    s = _scale(n, center, DOUBLE)
+    k = tl.load(go) / samples * _k1(n, s * n, center, one_sided)
     for start in range(0, PIECE, BLOCK):
-        within = piece * PIECE + start + tl.arange(0, BLOCK)
+        within = _within(pieces, start, PIECE, BLOCK)
         mask = within < row
         offsets = sample * row + within
-        u = k * _load(g, offsets, mask, DOUBLE)
+        u = k * (s * _load(g, offsets, mask, DOUBLE))
         tl.store(out + offsets, u.to(out.dtype.element_ty), mask=mask)
 
 
-@jit
+@triton.jit
 def grad2_kernel(
     v, go, g, norms, partial, out,  # (B, row), (), (B, row), (B,), (B, pieces), (B, row)
     samples, row, pieces, center: tl.float64, one_sided,
     DOUBLE: tl.constexpr, PIECE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    sample, piece = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    sample = tl.program_id(0).to(tl.int64) // pieces
     scale = tl.load(go) / samples
     n = tl.load(norms + sample)
     center = _spread(center, n)
-    dot = scale * 0.0
-    for p in range(0, pieces):
+    s = _scale(n, center, DOUBLE)
+    dot = _spread(0.0, n)
+    p = 0
+    while p < pieces:
         dot += tl.load(partial + sample * pieces + p)
-    kv = scale * _k1(n, center, one_sided)
-    kg = scale * _k2(n, center, one_sided) * (dot / tl.where(n == 0.0, 1.0, n))
+        p += 1
+    kv = scale * _k1(n, s * n, center, one_sided)
+    kg = scale * _k2(n, s * n, dot, center, one_sided)
     for start in range(0, PIECE, BLOCK):
-        within = piece * PIECE + start + tl.arange(0, BLOCK)
+        within = _within(pieces, start, PIECE, BLOCK)
         mask = within < row
         offsets = sample * row + within
-        u = kv * _load(v, offsets, mask, DOUBLE) + kg * _load(g, offsets, mask, DOUBLE)
-        tl.store(out + offsets, u.to(out.dtype.element_ty), mask=mask)
+        u = kv * _load(v, offsets, mask, DOUBLE) + kg * (s * _load(g, offsets, mask, DOUBLE))
+        tl.store(out + offsets, (s * u).to(out.dtype.element_ty), mask=mask)
 
 
-@jit
+@triton.jit
 def go_kernel(
     partial, norms, d_go,  # (B, pieces), (B,), ()
     samples, pieces, center: tl.float64, one_sided, DOUBLE: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     total = tl.zeros([SAMPLES], tl.float64 if DOUBLE else tl.float32)
     center = _spread(center, total)
-    for first in range(0, samples, SAMPLES):
-        b = first + tl.arange(0, SAMPLES)
+    first = 0
+    while first < samples:
+        b = (first + tl.arange(0, SAMPLES)).to(tl.int64)
         mask = b < samples
         dot = tl.zeros([SAMPLES], tl.float64 if DOUBLE else tl.float32)
-        for piece in range(0, pieces):
+        piece = 0
+        while piece < pieces:
             dot += tl.load(partial + b * pieces + piece, mask=mask, other=0.0)
-        k = _k1(tl.load(norms + b, mask=mask, other=1.0), center, one_sided)
+            piece += 1
+        n = tl.load(norms + b, mask=mask, other=1.0)
+        k = _k1(n, _scale(n, center, DOUBLE) * n, center, one_sided)
         total += tl.where(mask, k * dot, 0.0)
+        first += SAMPLES
     tl.store(d_go, tl.sum(total, 0) / samples)
 
 
@@ -159,17 +224,15 @@ class _Rows:
         self.dtype = torch.float64 if self.double else torch.float32
 
     def launch(self, kernel: Any, *args: Any) -> None:
-        kernel[(self.samples, self.pieces)](
-            *args, DOUBLE=self.double, PIECE=PIECE, BLOCK=BLOCK, enable_fp_fusion=True
-        )
+        launch(kernel, self.samples * self.pieces, self.g, *args, DOUBLE=self.double, PIECE=PIECE,
+               BLOCK=BLOCK, enable_fp_fusion=True)  # fmt: skip
 
     def finish(self, kernel: Any, *args: Any) -> None:
-        kernel[(1,)](*args, DOUBLE=self.double, SAMPLES=SAMPLES, enable_fp_fusion=True)
+        launch(kernel, 1, self.g, *args, DOUBLE=self.double, SAMPLES=SAMPLES,
+               enable_fp_fusion=True)  # fmt: skip
 
-    def dots(self, a: Tensor, b: Tensor) -> Tensor:
-        partial = self.g.new_empty((self.samples, self.pieces), dtype=self.dtype)
-        self.launch(dots_kernel, a, b, partial, self.row, self.pieces)
-        return partial
+    def partial(self, *sums: int) -> Tensor:
+        return self.g.new_empty((*sums, self.samples, self.pieces), dtype=self.dtype)
 
 
 def gradient_penalty(grad: Tensor, center: float, one_sided: bool) -> tuple[Tensor, Tensor]:
@@ -177,7 +240,9 @@ def gradient_penalty(grad: Tensor, center: float, one_sided: bool) -> tuple[Tens
     r = _Rows(grad)
     norms = r.g.new_empty(r.samples, dtype=r.dtype)
     value = r.g.new_empty((), dtype=r.dtype)
-    r.finish(value_kernel, r.dots(r.g, r.g), norms, value,
+    partial = r.partial(2)
+    r.launch(squares_kernel, r.g, partial, r.samples, r.row, r.pieces)
+    r.finish(value_kernel, partial, norms, value,
              r.samples, r.pieces, center, int(one_sided))  # fmt: skip
     return value, norms
 
@@ -188,7 +253,8 @@ def gradient_penalty_grad(
     """Order 1: one launch."""
     r = _Rows(grad)
     out = torch.empty_like(r.g)
-    r.launch(grad_kernel, go, r.g, norms, out, r.samples, r.row, center, int(one_sided))
+    r.launch(grad_kernel, go, r.g, norms, out,
+             r.samples, r.row, r.pieces, center, int(one_sided))  # fmt: skip
     return out
 
 
@@ -209,7 +275,8 @@ def gradient_penalty_grad2(
     same = all(a == b for a, b, n in zip(v.stride(), r.g.stride(), v.shape) if n > 1)
     v = v if same else torch.empty_like(r.g).copy_(v)
     out, d_go = torch.empty_like(r.g), torch.empty_like(go)
-    partial = r.dots(v, r.g)
+    partial = r.partial()
+    r.launch(dots_kernel, v, r.g, norms, partial, r.row, r.pieces, center)
     r.finish(go_kernel, partial, norms, d_go, r.samples, r.pieces, center, int(one_sided))
     r.launch(grad2_kernel, v, go, r.g, norms, partial, out,
              r.samples, r.row, r.pieces, center, int(one_sided))  # fmt: skip

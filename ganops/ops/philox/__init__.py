@@ -35,7 +35,7 @@ def random_uniform(
     to match, equals the batch drawn in one.
 
     Args:
-        shape: shape of the result.
+        shape: shape of the result; offset + its number of elements is at most 2^62.
         seed: 64-bit key; negative numbers are taken modulo 2^64.
         offset: first element, 0 <= offset < 2^62.
         stream: which of 2^64 independent streams of the seed.
@@ -47,8 +47,10 @@ def random_uniform(
         A contiguous tensor. No derivatives: it depends on no tensor.
 
     Raises:
-        ValueError: a negative size or offset, a seed or stream beyond 64 bits.
-        TypeError: dtype is not a floating dtype. RuntimeError: impl cannot serve.
+        ValueError: a negative size or offset, elements beyond 2^62, a seed or stream beyond 64
+            bits, a CUDA device where torch has none.
+        TypeError: a size, seed, offset or stream that is no integer; dtype is not a floating dtype.
+        RuntimeError: impl cannot serve.
 
     Source: Salmon et al., SC 2011.
 
@@ -111,8 +113,14 @@ def _floating(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
+def _check_integer(value: int, name: str) -> None:
+    if not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"philox: expected {name} as an int, got {value!r}")
+
+
 def _signed(value: int, name: str) -> int:
     """64 bits as the dispatcher's int carries them."""
+    _check_integer(value, name)
     if not -(2**63) <= value < 2**64:
         raise ValueError(f"philox: expected {name} to fit 64 bits, got {value}")
     return value - 2**64 if value >= 2**63 else value
@@ -127,13 +135,24 @@ def _draw(
     device: torch.device | str,
     impl: str,
 ) -> Tensor:
+    if not isinstance(shape, Sequence):
+        raise TypeError(f"philox: expected shape as a sequence of ints, got {shape!r}")
     shape = tuple(shape)
+    for size in shape:
+        _check_integer(size, "each size")
     if any(n < 0 for n in shape):
         raise ValueError(f"philox: expected sizes >= 0, got {shape}")
+    _check_integer(offset, "offset")
     if not 0 <= offset < 2**62:
         raise ValueError(f"philox: expected 0 <= offset < 2^62, got {offset}")
     seed, stream, n = _signed(seed, "seed"), _signed(stream, "stream"), math.prod(shape)
+    if offset + n > 2**62:
+        raise ValueError(
+            f"philox: expected offset + elements <= 2^62, got offset {offset}, shape {shape}"
+        )
     device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"philox: expected a device that torch has here, got {device}: no CUDA")
     impl = _dispatch.choose("philox", impl, device)
     if impl == "reference":
         flat = getattr(reference, f"random_{kind}")(n, seed, offset, stream, device)

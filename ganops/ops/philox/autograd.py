@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._autograd import register
-from . import triton_kernels
+from .._triton import deferred
 
 
 def _fake(like: Tensor, n: int, seed: int, offset: int, stream: int, kind: int) -> Tensor:
@@ -18,5 +18,5 @@ register(
     "(Tensor like, int n, int seed, int offset, int stream, int kind) -> Tensor",
     fake=_fake,
     autograd=None,
-    triton=triton_kernels.philox,
+    triton=deferred(__package__, "philox"),
 )

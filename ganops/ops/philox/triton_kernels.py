@@ -6,14 +6,16 @@ Launched with enable_fp_fusion=False: a fused multiply-add would change the last
 from __future__ import annotations
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
-from .._triton import cdiv, jit, tl
+from .._triton import cdiv, launch
 
 BLOCK = 256  # counter blocks, of four words, per program
 
 
-@jit
+@triton.jit
 def _philox(c0, c1, c2, c3, k0, k1):
     for _ in tl.static_range(10):
         hi0, lo0 = tl.umulhi(c0, 0xD2511F53), c0 * 0xD2511F53
@@ -24,7 +26,7 @@ def _philox(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
-@jit
+@triton.jit
 def _log(u):
     bits = u.to(tl.int32, bitcast=True)
     exponent = ((bits >> 23) - 126).to(tl.float32)
@@ -48,7 +50,7 @@ def _log(u):
     return (t + y) + exponent * 0.693359375
 
 
-@jit
+@triton.jit
 def _cos_sin(bits):
     v = (bits >> 8).to(tl.int32)
     nearest = (v + (1 << 21)) >> 22
@@ -70,7 +72,7 @@ def _cos_sin(bits):
     return cos, sin
 
 
-@jit
+@triton.jit
 def _normals(a, b):
     u = ((a >> 8) + 1).to(tl.int32).to(tl.float32) * 5.9604644775390625e-08
     r = tl.sqrt_rn(_log(u) * -2.0)
@@ -78,13 +80,13 @@ def _normals(a, b):
     return r * cos, r * sin
 
 
-@jit
+@triton.jit
 def _store(out, first, word: tl.constexpr, offset, n, value):
     at = first * 4 + word - offset
     tl.store(out + at, value.to(out.dtype.element_ty), mask=(at >= 0) & (at < n))
 
 
-@jit(do_not_specialize=["seed_low", "seed_high", "offset", "stream_low", "stream_high"])
+@triton.jit(do_not_specialize=["seed_low", "seed_high", "offset", "stream_low", "stream_high"])
 def philox_kernel(
     out,  # (n,) int64 words, or float32
     n, seed_low, seed_high, offset, stream_low, stream_high,
@@ -120,16 +122,7 @@ def _words(value: int) -> tuple[int, int]:
 def philox(like: Tensor, n: int, seed: int, offset: int, stream: int, kind: int) -> Tensor:
     """Elements offset ... offset + n - 1 of the stream, on the device of `like`."""
     out = like.new_empty(n, dtype=torch.int64 if kind == 0 else torch.float32)
-    if n:
-        blocks = cdiv(offset + n, 4) - offset // 4
-        philox_kernel[(cdiv(blocks, BLOCK),)](
-            out,
-            n,
-            *_words(seed),
-            offset,
-            *_words(stream),
-            KIND=kind,
-            BLOCK=BLOCK,
-            enable_fp_fusion=False,
-        )
+    blocks = cdiv(offset + n, 4) - offset // 4 if n else 0
+    launch(philox_kernel, cdiv(blocks, BLOCK), out, out, n, *_words(seed), offset, *_words(stream),
+           KIND=kind, BLOCK=BLOCK, enable_fp_fusion=False)  # fmt: skip
     return out

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
@@ -52,17 +51,18 @@ class Spec:
         return _SLOPES[self.name](g, ref, *self.numbers)
 
 
+# ATen's, not torch.nn.functional's: those a penalty would re-route to twins once more.
 _VALUES: dict[str, Callable[..., Tensor]] = {
-    "abs": torch.abs,
-    "hardtanh": F.hardtanh,
-    "leaky_relu": F.leaky_relu,
-    "relu": torch.relu,
-    "threshold": F.threshold,
+    "abs": aten.abs,
+    "hardtanh": aten.hardtanh,
+    "leaky_relu": aten.leaky_relu,
+    "relu": aten.relu,
+    "threshold": aten.threshold,
 }
 _INPLACE: dict[str, Callable[..., Tensor]] = {
-    "hardtanh": F.hardtanh_,
-    "leaky_relu": F.leaky_relu_,
-    "relu": torch.relu_,
+    "hardtanh": aten.hardtanh_,
+    "leaky_relu": aten.leaky_relu_,
+    "relu": aten.relu_,
 }
 _SLOPES: dict[str, Callable[..., Tensor]] = {
     "abs": lambda g, x: g * x.sgn(),
@@ -124,7 +124,8 @@ class PReLU(Function):
 
     @staticmethod
     def forward(x: Tensor, w: Tensor) -> Tensor:
-        return torch.prelu(x, w)
+        y: Tensor = aten.prelu(x, w)
+        return y
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .._autograd import empty_dense_like, kernel, quick, refuse, register
+from .._triton import deferred
 from .._twins import one_forward_level
-from . import triton_kernels
 from .reference import VALUES
 
 aten = torch.ops.aten
@@ -184,5 +184,5 @@ register(
     "(Tensor v, Tensor dy, Tensor ref, int act, float a, float b) -> (Tensor d_dy, Tensor d_ref)",
     fake=_fake,
     autograd=_autograd,
-    triton=triton_kernels.smooth_grad2,
+    triton=deferred(__package__, "smooth_grad2"),
 )

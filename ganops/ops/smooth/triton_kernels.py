@@ -7,15 +7,17 @@ has no bfloat16 arithmetic, and the GPU rounds once this way.
 from __future__ import annotations
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from .._autograd import is_dense
-from .._triton import cdiv, jit, tl
+from .._triton import cdiv, launch
 
 BLOCK = 1024
 
 
-@jit
+@triton.jit
 def _slopes(ref, a, b, ACT: tl.constexpr):
     """s and ds/d ref; codes and formulas of csrc/smooth/smooth_math.h."""
     zero = tl.where(ref == ref, 0.0, ref)  # NaN where ref is: it must not be lost
@@ -67,13 +69,13 @@ def _slopes(ref, a, b, ACT: tl.constexpr):
     return s, d
 
 
-@jit
+@triton.jit
 def _load(pointer, offsets, mask, DOUBLE: tl.constexpr):
     v = tl.load(pointer + offsets, mask=mask, other=0.0)
     return v.to(tl.float64) if DOUBLE else v.to(tl.float32)
 
 
-@jit
+@triton.jit
 def grad2_kernel(
     v, dy, ref, d_dy, d_ref,  # all (numel,)
     numel, a: tl.float64, b: tl.float64,
@@ -102,9 +104,9 @@ def smooth_grad2(
     ref = ref if is_dense(ref) else ref.contiguous()
     dy, v = _like(dy, ref), _like(v, ref)
     d_dy, d_ref = torch.empty_like(ref), torch.empty_like(ref)
-    if ref.numel():
-        grad2_kernel[(cdiv(ref.numel(), BLOCK),)](
-            v, dy, ref, d_dy, d_ref, ref.numel(), a, b, ACT=act,
-            DOUBLE=ref.dtype == torch.float64, BLOCK=BLOCK, enable_fp_fusion=True,
-        )  # fmt: skip
+    launch(
+        grad2_kernel, cdiv(ref.numel(), BLOCK), ref,
+        v, dy, ref, d_dy, d_ref, ref.numel(), a, b, ACT=act,
+        DOUBLE=ref.dtype == torch.float64, BLOCK=BLOCK, enable_fp_fusion=True,
+    )  # fmt: skip
     return d_dy, d_ref

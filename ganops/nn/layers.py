@@ -1,0 +1,162 @@
+"""Drop-in twins of torch.nn layers: the same parameters, arguments and state_dict keys.
+
+Each is its torch.nn original with a forward that calls the `ganops.ops` function of the same name,
+so that a second derivative through it sends nothing useless to the primal network.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
+    "AvgPool2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "Hardtanh",
+    "LeakyReLU",
+    "MaxPool2d",
+    "PReLU",
+    "ReLU",
+    "ReLU6",
+    "ReflectionPad2d",
+    "ReplicationPad2d",
+    "Threshold",
+]
+
+
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` by `ops.conv2d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            input = ops.pad(input, self._borders(), self.padding_mode)
+            padding = 0
+        return ops.conv2d(
+            input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
+        )
+
+    def _borders(self) -> list[int]:
+        """(left, right, top, bottom), the order F.pad takes."""
+        if self.padding == "valid":
+            return [0, 0, 0, 0]
+        if self.padding == "same":  # an odd total pads one more at the end
+            totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size)]
+            return [side for t in reversed(totals) for side in (t // 2, t - t // 2)]
+        return [int(p) for p in reversed(self.padding) for _ in range(2)]
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` by `ops.conv_transpose2d`; torch's own where an output_size is
+    asked for."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if output_size is not None:
+            return super().forward(input, output_size)
+        return ops.conv_transpose2d(
+            input, self.weight, self.bias, self.stride, self.padding, self.output_padding,
+            self.groups, self.dilation,
+        )  # fmt: skip
+
+
+class ReLU(nn.ReLU):
+    """`torch.nn.ReLU` by `ops.relu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.relu(input, self.inplace)
+
+
+class LeakyReLU(nn.LeakyReLU):
+    """`torch.nn.LeakyReLU` by `ops.leaky_relu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.leaky_relu(input, self.negative_slope, self.inplace)
+
+
+class PReLU(nn.PReLU):
+    """`torch.nn.PReLU` by `ops.prelu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.prelu(input, self.weight)
+
+
+class Hardtanh(nn.Hardtanh):
+    """`torch.nn.Hardtanh` by `ops.hardtanh`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.hardtanh(input, self.min_val, self.max_val, self.inplace)
+
+
+class ReLU6(nn.ReLU6):
+    """`torch.nn.ReLU6` by `ops.relu6`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.relu6(input, self.inplace)
+
+
+class Threshold(nn.Threshold):
+    """`torch.nn.Threshold` by `ops.threshold`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.threshold(input, self.threshold, self.value, self.inplace)
+
+
+class AvgPool2d(nn.AvgPool2d):
+    """`torch.nn.AvgPool2d` by `ops.avg_pool2d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.avg_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
+            self.count_include_pad, self.divisor_override,
+        )  # fmt: skip
+
+
+class MaxPool2d(nn.MaxPool2d):
+    """`torch.nn.MaxPool2d` by `ops.max_pool2d`."""
+
+    def forward(self, input: Tensor) -> Any:
+        return ops.max_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
+            self.return_indices,
+        )  # fmt: skip
+
+
+class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
+    """`torch.nn.AdaptiveAvgPool2d` by `ops.adaptive_avg_pool2d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.adaptive_avg_pool2d(input, self.output_size)
+
+
+class AdaptiveMaxPool2d(nn.AdaptiveMaxPool2d):
+    """`torch.nn.AdaptiveMaxPool2d` by `ops.adaptive_max_pool2d`."""
+
+    def forward(self, input: Tensor) -> Any:
+        return ops.adaptive_max_pool2d(input, self.output_size, self.return_indices)
+
+
+class ReflectionPad2d(nn.ReflectionPad2d):
+    """`torch.nn.ReflectionPad2d` by `ops.pad`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.pad(input, self.padding, "reflect")
+
+
+class ReplicationPad2d(nn.ReplicationPad2d):
+    """`torch.nn.ReplicationPad2d` by `ops.pad`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.pad(input, self.padding, "replicate")
+
+
+# What `optimize` swaps, by exact type: a subclass may rely on what a twin leaves out.
+TWINS: dict[type[nn.Module], type[nn.Module]] = {
+    getattr(torch.nn, name): globals()[name] for name in __all__
+}
