@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ganops import ops
-from ganops.nn import batch_spectral_norm
+from ganops.nn import batch_spectral_norm, optimize
 
 
 class Critic(nn.Module):
@@ -228,6 +229,28 @@ def test_input_penalty_by_the_op():
         value.backward()
         results.append((value.detach(), critic.conv.parametrizations.weight.original.grad))
     torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("first", [batch_spectral_norm, partial(optimize, verbose=False)])
+def test_together_with_optimize(first):
+    torch.manual_seed(0)
+    stock = Critic().double()
+    ours = first(copy.deepcopy(stock))
+    ours = (
+        optimize(ours, verbose=False) if first is batch_spectral_norm else batch_spectral_norm(ours)
+    )
+    results = []
+    for critic in (stock, ours):
+        x = images().requires_grad_()
+        (g,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+        g.square().sum().backward()
+        results.append(
+            [torch.zeros_like(p) if p.grad is None else p.grad for p in critic.parameters()]
+        )
+    assert type(ours.conv).__mro__[1].__module__ == "ganops.nn.layers"
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-12)
+    assert_same_state(stock, ours)
 
 
 def test_compiled_forward():
