@@ -6,10 +6,12 @@ from .gradient_penalty import (
     dragan_penalty,
     gradient_penalty,
     interpolate,
+    loss_and_r1,
     penalty_and_gradient,
     penalty_from_gradient,
     r1_penalty,
     r2_penalty,
+    wgan_gp_loss,
 )
 from .minibatch_stddev import minibatch_stddev
 from .philox import random_bits, random_normal, random_uniform
@@ -35,6 +37,7 @@ __all__ = [
     "interpolate",
     "leaky_relu",
     "linear",
+    "loss_and_r1",
     "max_pool2d",
     "minibatch_stddev",
     "mish",
@@ -56,4 +59,5 @@ __all__ = [
     "spectral_norm_weights",
     "tanh",
     "threshold",
+    "wgan_gp_loss",
 ]

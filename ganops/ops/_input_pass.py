@@ -19,14 +19,23 @@ from torch import Tensor
 class InputPass:
     """One penalty's critic call, and then its backward to `x` (a leaf that requires grad).
 
-    `running` is True during that backward only.
+    `running` is True during that backward only. What the twins record besides:
+
+    "values"  what any later backward may want.
+    "masks"   no activations: layers keep no input, piecewise linear functions their slope's mask.
+              The one gradient of a weight is then the double backward's; any other raises.
+    "shared"  the backward to x keeps each layer's input, so that the double backward can add the
+              weights' gradient of a loss that gives sample n the derivative `score_weights[n]`.
     """
 
     _here = threading.local()
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, keep: str = "values") -> None:
         self.running = False
-        self._x = x
+        self.keep = keep
+        self.score_weights: Tensor | None = None  # (B,), set when the loss's backward arrives
+        self.hooked = False  # did the critic register a hook on a tensor?
+        self.x = x
         self._clean: set[Any] = set()  # autograd nodes known not to lead to x
 
     def __enter__(self) -> InputPass:
@@ -39,9 +48,15 @@ class InputPass:
         self._clean.clear()
 
     @classmethod
-    def is_active(cls) -> bool:
-        """Is a penalty calling its critic, in this thread?"""
-        return getattr(cls._here, "current", None) is not None
+    def current(cls) -> InputPass | None:
+        """The penalty that is calling its critic, in this thread."""
+        return getattr(cls._here, "current", None)
+
+    @classmethod
+    def keeping(cls, what: str) -> InputPass | None:
+        """The current pass if it keeps `what`."""
+        here = cls.current()
+        return here if here is not None and here.keep == what else None
 
     @classmethod
     def prunes(cls, weight: Tensor | None) -> Callable[[], bool]:
@@ -49,13 +64,13 @@ class InputPass:
 
         Never, where `weight` itself depends on x, as in a critic that predicts its filters.
         """
-        current: InputPass | None = getattr(cls._here, "current", None)
+        current = cls.current()
         if current is None or weight is None or current._depends(weight):
             return _never
         return lambda: current.running
 
     def _depends(self, weight: Tensor) -> bool:
-        if weight is self._x:
+        if weight is self.x:
             return True
         return weight.grad_fn is not None and self._leads_to_x(weight.grad_fn)
 
@@ -66,7 +81,7 @@ class InputPass:
             node = stack.pop()
             if node in seen or node in self._clean:
                 continue
-            if getattr(node, "variable", None) is self._x:
+            if getattr(node, "variable", None) is self.x:
                 return True
             seen.add(node)
             stack.extend(n for n, _ in node.next_functions if n is not None)

@@ -49,7 +49,8 @@ class Like:
 
     @staticmethod
     def of(t: Tensor) -> Like:
-        return Like(tuple(t.shape), t.stride() if is_dense(t) else None, t.dtype, t.device)
+        dense = t.is_contiguous() or is_dense(t)
+        return Like(tuple(t.shape), t.stride() if dense else None, t.dtype, t.device)
 
     def empty(self) -> Tensor:
         """Uninitialised memory, touched by nobody."""

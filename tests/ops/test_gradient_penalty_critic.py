@@ -304,7 +304,7 @@ def under_no_grad(x):
         (lambda x: x.sum(), {}, ValueError, r"scores of shape \(4, ...\).*got \(\)"),
         (lambda x: x[:3].sum(1), {}, ValueError, r"scores of shape \(4, ...\).*got \(3,\)"),
         (lambda x: (x, x), {}, TypeError, "return a tensor, got tuple; pick one with output="),
-        (lambda x: x.sum(1), {"engine": "tangent"}, ValueError, "engine 'auto' or 'autograd'"),
+        (lambda x: x.sum(1), {"engine": "shared"}, ValueError, "engine 'auto', .* or 'tangent'"),
         (lambda x: x.sum(1), {"center": -1.0}, ValueError, "finite center >= 0, got -1.0"),
     ],
 )

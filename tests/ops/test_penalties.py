@@ -290,7 +290,7 @@ def test_one_clear_sentence_each(name):
         penalty(critic, x.to(torch.uint8))
     with pytest.raises(ValueError, match=r"at least one sample, got \(0, 3, 12, 12\)"):
         penalty(critic, x[:0])
-    with pytest.raises(ValueError, match=f"{name}: expected engine 'auto' or .* got 'fast'"):
+    with pytest.raises(ValueError, match=f"{name}: expected engine 'auto', .* got 'fast'"):
         penalty(critic, x, engine="fast")
     with pytest.raises(ValueError, match=rf"{name}: expected scores of shape \(3, ...\).*got \(\)"):
         penalty(lambda t: critic(t).mean(), x)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._twins import serves
-from .autograd import Conv, Spec
+from .autograd import Conv, LinearSpec, Spec
 
 __all__ = ["conv2d", "conv_transpose2d", "linear"]
 
@@ -117,6 +117,16 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Derivatives: of any order, all modes.
     """
     return F.linear(input, weight, bias)
+
+
+def linear_twin(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` for the penalties that need more of it than torch's records."""
+    x, w, b = _cast(input, weight, bias)
+    same = all(t is None or (t.dtype, t.device) == (w.dtype, w.device) for t in (x, b))
+    if not (serves(x, w, b) and same and w.dim() == 2 and x.dim() >= 2):
+        return F.linear(input, weight, bias)
+    y: Tensor = Conv.apply(x, w, b, LinearSpec())
+    return y
 
 
 def _apply(x: Tensor, w: Tensor, b: Tensor | None, spec: Spec) -> Tensor:

@@ -6,7 +6,10 @@
 
 The set is closed, so every order is right, and runs the kernels of a first order: torch's own
 formula for the double backward computes dw as a convolution whose kernel is the whole image, one
-call per group. C stands for a transposed convolution as well.
+call per group. C stands for a transposed convolution and a linear layer as well.
+
+Inside a penalty that shares its backward with a loss, X(dy, w) also carries the loss's part:
+`SharedInput`.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from .._autograd import quick
 from .._input_pass import InputPass
 from .._twins import Like, one_forward_level
 
@@ -50,14 +55,48 @@ class Spec:
         grads: tuple[Any, ...] = aten.convolution_backward(dy, x, w, sizes, *self._numbers, mask)
         return grads
 
+    def bias(self, dy: Tensor) -> Tensor:
+        """db."""
+        return dy.sum([0, *range(2, dy.dim())])
 
+    def bias_by_sample(self, dy: Tensor) -> Tensor:
+        """(B, Cout): each sample's share of db."""
+        return dy.flatten(2).sum(2)
+
+
+@dataclass(frozen=True)
+class LinearSpec:
+    """The linear layer, in the terms of `Spec`. Samples along dim 0, features along the last."""
+
+    def forward(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        return F.linear(x, w, b)
+
+    def backward(self, dy: Tensor, x: Tensor, w: Tensor, mask: list[bool]) -> tuple[Any, ...]:
+        rows = dy.flatten(0, -2)
+        return (
+            dy @ w if mask[0] else None,
+            rows.t() @ x.flatten(0, -2) if mask[1] else None,
+            rows.sum(0) if mask[2] else None,
+        )
+
+    def bias(self, dy: Tensor) -> Tensor:
+        return dy.flatten(0, -2).sum(0)
+
+    def bias_by_sample(self, dy: Tensor) -> Tensor:
+        return dy if dy.dim() == 2 else dy.flatten(1, -2).sum(1)
+
+
+AnySpec = Spec | LinearSpec
+
+
+@quick
 class Conv(Function):
     """y from (x, w, b). x is kept only where w's gradient may be wanted, and w where x's is."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, w: Tensor, b: Tensor | None, spec: Spec) -> Tensor:
+    def forward(x: Tensor, w: Tensor, b: Tensor | None, spec: AnySpec) -> Tensor:
         return spec.forward(x, w, b)
 
     @staticmethod
@@ -66,24 +105,37 @@ class Conv(Function):
         ctx.x_like, ctx.w_like = Like.of(x), Like.of(w)
         ctx.set_materialize_grads(False)
         need_x, need_w = ctx.needs_input_grad[:2]
-        ctx.save_for_backward(x if need_w else None, w if need_x else None)
-        ctx.save_for_forward(x, w)
+        ctx.shared, ctx.masks = InputPass.keeping("shared"), InputPass.keeping("masks")
+        kept = x if need_w and not ctx.masks else None, w if need_x else None
+        bias = (b,) if ctx.shared else ()
+        ctx.save_for_backward(*kept, *bias)
+        ctx.save_for_forward(x, w, *bias)  # vmap reads both lists by one set of dimensions
         ctx.w_pruned, ctx.b_pruned = InputPass.prunes(w), InputPass.prunes(b)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Any, ...]:
         if dy is None:
             return None, None, None, None
-        x, w = ctx.saved_tensors
+        x, w, *b = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         need_w, need_b = need_w and not ctx.w_pruned(), need_b and not ctx.b_pruned()
+        if need_w and ctx.masks:
+            raise RuntimeError(
+                "engine='tangent' kept no activations, and something sent the critic's layers a "
+                "gradient that needs them (a value taken out of the critic, or an operation that "
+                "is not piecewise linear); use engine='autograd'"
+            )
         if not torch.is_grad_enabled():  # the last order: one call for all
             x = ctx.x_like.empty() if x is None else x
             w = ctx.w_like.empty() if w is None else w
             return *ctx.spec.backward(dy, x, w, [need_x, need_w, need_b]), None
-        dx = ConvInput.apply(dy, w, ctx.x_like, ctx.spec) if need_x else None
+        if need_x and ctx.shared and ctx.shared.running:
+            a = None if x is None else x.detach()
+            dx = SharedInput.apply(dy, w, *b, a, ctx.x_like, ctx.spec, ctx.shared)
+        else:
+            dx = ConvInput.apply(dy, w, ctx.x_like, ctx.spec) if need_x else None
         dw = ConvWeight.apply(dy, x, ctx.w_like, ctx.spec) if need_w else None
-        db = dy.sum([0, *range(2, dy.dim())]) if need_b else None
+        db = ctx.spec.bias(dy) if need_b else None
         return dx, dw, db, None
 
     @staticmethod
@@ -91,7 +143,7 @@ class Conv(Function):
         ctx: Any, x_t: Tensor | None, w_t: Tensor | None, b_t: Tensor | None, _: None
     ) -> Tensor | None:
         one_forward_level("conv2d")
-        x, w = ctx.saved_tensors
+        x, w, *_ = ctx.saved_tensors
         parts = []
         if x_t is not None:
             parts.append(Conv.apply(x_t, w, b_t, ctx.spec))
@@ -102,13 +154,14 @@ class Conv(Function):
         return _sum(parts)
 
 
+@quick
 class ConvInput(Function):
     """dx from (dy, w)."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(dy: Tensor, w: Tensor, like: Like, spec: Spec) -> Tensor:
+    def forward(dy: Tensor, w: Tensor, like: Like, spec: AnySpec) -> Tensor:
         dx: Tensor = spec.backward(dy, like.empty(), w, [True, False, False])[0]
         return dx
 
@@ -141,13 +194,61 @@ class ConvInput(Function):
         )  # fmt: skip
 
 
+@quick
+class SharedInput(Function):
+    """dx from (dy, w), whose double backward is the loss's backward too.
+
+    Where sample n's score has derivative c_n in the loss, and dy is the backward of the sum of the
+    scores, the loss's own backward would bring c_n dy_n: with a the layer's input, dw grows by
+    W(dy, c a), one product for both, and db by the sum of c dy. Without c it is `ConvInput`.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        dy: Tensor, w: Tensor, b: Tensor | None, a: Tensor | None, like: Like, spec: AnySpec,
+        shared: InputPass,
+    ) -> Tensor:  # fmt: skip
+        dx: Tensor = spec.backward(dy, like.empty(), w, [True, False, False])[0]
+        return dx
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        dy, w, _, a, _, ctx.spec, ctx.shared = inputs
+        ctx.w_like = Like.of(w)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(dy, w, a)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Any, ...]:
+        dy, w, a = ctx.saved_tensors
+        need_dy, need_w, need_b = ctx.needs_input_grad[:3]
+        c = ctx.shared.score_weights
+        d_dy = d_w = d_b = None
+        further = torch.is_grad_enabled()  # else nobody asks for a graph of these
+        if need_dy and v is not None:
+            d_dy = Conv.apply(v, w, None, ctx.spec) if further else ctx.spec.forward(v, w, None)
+        operand = v if c is None or not need_w else _plus(v, c, a)
+        if need_w and operand is not None:
+            d_w = (
+                ConvWeight.apply(dy, operand, ctx.w_like, ctx.spec)
+                if further
+                else ctx.spec.backward(dy, operand, w, [False, True, False])[1]
+            )
+        if need_b and c is not None:
+            d_b = c.to(dy.dtype) @ ctx.spec.bias_by_sample(dy)
+        return d_dy, d_w, d_b, None, None, None, None
+
+
+@quick
 class ConvWeight(Function):
     """dw from (dy, x)."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(dy: Tensor, x: Tensor, like: Like, spec: Spec) -> Tensor:
+    def forward(dy: Tensor, x: Tensor, like: Like, spec: AnySpec) -> Tensor:
         dw: Tensor = spec.backward(dy, x, like.empty(), [False, True, False])[1]
         return dw
 
@@ -178,6 +279,12 @@ class ConvWeight(Function):
             [ConvWeight.apply(*pair, ctx.w_like, ctx.spec)
              for pair in ((dy_t, x), (dy, x_t)) if None not in pair]
         )  # fmt: skip
+
+
+def _plus(v: Tensor | None, c: Tensor, a: Tensor) -> Tensor:
+    """v + c a, c along dim 0."""
+    c = c.to(a.dtype).reshape(-1, *[1] * (a.dim() - 1))
+    return a * c if v is None else torch.addcmul(v, a, c)
 
 
 def _sum(parts: list[Tensor]) -> Tensor | None:

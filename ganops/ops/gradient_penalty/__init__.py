@@ -1,7 +1,8 @@
 """Gradient penalties: the fused reduction, and the penalties on top of it.
 
 `gradient_penalty` is WGAN-GP's, `r1_penalty` and `r2_penalty` the zero-centred ones,
-`dragan_penalty` DRAGAN's; `penalty_from_gradient`, `penalty_and_gradient` the reduction alone.
+`dragan_penalty` DRAGAN's; `loss_and_r1` and `wgan_gp_loss` are a critic's whole losses;
+`penalty_from_gradient`, `penalty_and_gradient` the reduction alone.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from ..philox import random_uniform, seed_from
 from .critic import Critic, differentiable_leaf
 from .dragan import dragan_penalty
 from .reduction import penalty_and_gradient, penalty_from_gradient
+from .shared_delta import loss_and_r1
+from .wgan_gp import wgan_gp_loss
 from .zero_centered import r1_penalty, r2_penalty
 
 __all__ = [
     "dragan_penalty",
     "gradient_penalty",
     "interpolate",
+    "loss_and_r1",
     "penalty_and_gradient",
     "penalty_from_gradient",
     "r1_penalty",
     "r2_penalty",
+    "wgan_gp_loss",
 ]
 
 
@@ -110,7 +115,10 @@ def gradient_penalty(
         output: picks the scores from what the critic returns, where that is a tuple or a dict.
         critic_args, critic_kwargs: passed on to the critic after the images.
         engine: "auto" runs what the critic calls by twins; "autograd" leaves it all to PyTorch.
-            Same numbers from both. "auto" is "autograd" where saved-tensor hooks are active around
+            "tangent" is "auto" with less memory and, on the CPU, a tenth to a fifth more time: it
+            keeps the masks of a piecewise linear D instead of its activations, and refuses any
+            other D.
+            Same numbers from all. "auto" is "autograd" where saved-tensor hooks are active around
             the call, and refuses critics that set such hooks (activation checkpointing): those need
             "autograd", and so do critics that run in-place activations under torch.func.vmap, which
             torch refuses. Parameters that the penalty does not depend on, such as biases before
@@ -125,7 +133,7 @@ def gradient_penalty(
         TypeError: integer images, or an output that is not a tensor.
         RuntimeError: a critic compiled by torch.compile: such regions have no double backward, and
             lose the penalty's gradient without an error in some cases. A critic with checkpointing
-            under engine="auto".
+            under engine="auto"; one that engine="tangent" cannot serve, with the reason.
 
     Source: Gulrajani et al. 2017, arXiv 1704.00028; card wgan_gp. Two-sided is the paper's default.
 

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.autograd.graph import disable_saved_tensors_hooks
 
 from .._input_pass import InputPass
+from .path import Path
 from .rerouting import Rerouting
 
-ENGINES = ("auto", "autograd")
+ENGINES = ("auto", "autograd", "tangent")
+KEEP = {"auto": "values", "tangent": "masks", "shared": "shared"}
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,14 @@ class Critic:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] | None = None
     engine: str = "auto"
+    engines: tuple[str, ...] = ENGINES
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
+        if self.engine not in self.engines:
+            first, *others = map(repr, self.engines)
             raise ValueError(
-                f"{self.name}: expected engine 'auto' or 'autograd', got {self.engine!r}"
+                f"{self.name}: expected engine {', '.join([first, *others[:-1]])} or "
+                f"{others[-1]}, got {self.engine!r}"
             )
 
     def scores(self, x: Tensor) -> Tensor:
@@ -53,38 +58,59 @@ class Critic:
     def input_gradient(self, x: Tensor) -> Tensor:
         """d(sum of scores)/dx, with x's shape. x: (B, ...), a leaf that requires grad."""
         if torch.compiler.is_compiling():
+            if self.engine == "tangent":
+                raise self.refusal("it does not run inside torch.compile")
             # The one form of second order that torch.compile gets right.
             gradient: Tensor = torch.func.grad(lambda t: self.scores(t).sum())(x)
             return gradient
-        with torch.enable_grad():
-            scores, only_x = self._forward(x)
-            if not scores.requires_grad:
-                raise self._detached()
-            self._refuse_compiled(scores)
-            only_x.running = True
-            try:
-                (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=True, allow_unused=True)
-            finally:
-                only_x.running = False
-        if grad is None:
-            raise self._detached()
-        return grad
+        scores, only_x = self.forward(x, KEEP.get(self.engine))
+        if self.engine == "tangent" and (why := Path(scores, x).why_not_linear()):
+            raise self.refusal(why)
+        return self.gradient(scores, only_x)
 
-    def _forward(self, x: Tensor) -> tuple[Tensor, InputPass]:
-        """The critic's own forward, by twins unless it must run as it is."""
-        only_x = InputPass(x)
-        with ExitStack() as active:
-            if self.engine == "auto" and _hooks_are_free():
+    def forward(self, x: Tensor, keep: str | None) -> tuple[Tensor, InputPass]:
+        """Scores that can be differentiated twice. The critic runs by twins that keep `keep`, or
+        as it is: if that is None, or must be because of hooks on saved tensors."""
+        only_x = InputPass(x, keep or "values")
+        with torch.enable_grad(), ExitStack() as active:
+            if keep is not None and hooks_are_free():
                 active.enter_context(disable_saved_tensors_hooks(
                     f"{self.name}: the critic uses saved-tensor hooks (activation checkpointing "
                     "or offloading), and what they recompute would not be what ran here; pass "
                     "engine='autograd'"
                 ))  # fmt: skip
-                nested = InputPass.is_active()  # a twin must not run by twins in turn
+                nested = InputPass.current()  # a twin must not run by twins in turn
                 active.enter_context(only_x)
-                if not nested:
-                    active.enter_context(Rerouting())
-            return self.scores(x), only_x
+                if nested is None:
+                    active.enter_context(Rerouting(only_x))
+            elif self.engine == "tangent":
+                raise self.refusal("saved-tensor hooks are active around it")
+            scores = self.scores(x)
+        if not scores.requires_grad:
+            raise self._detached()
+        self._refuse_compiled(scores)
+        return scores, only_x
+
+    def gradient(self, scores: Tensor, only_x: InputPass) -> Tensor:
+        """d(sum of scores)/dx, of what `forward` gave."""
+        only_x.running = True
+        try:
+            with torch.enable_grad():
+                (grad,) = torch.autograd.grad(
+                    scores.sum(), only_x.x, create_graph=True, allow_unused=True
+                )
+        finally:
+            only_x.running = False
+        if grad is None:
+            raise self._detached()
+        return grad
+
+    def refusal(self, why: str) -> RuntimeError:
+        """This engine cannot serve."""
+        return RuntimeError(
+            f"{self.name}: engine={self.engine!r} cannot serve this critic: {why}; "
+            "use engine='autograd'"
+        )
 
     def _detached(self) -> ValueError:
         return ValueError(
@@ -111,7 +137,7 @@ class Critic:
             stack.extend(n for n, _ in node.next_functions)
 
 
-def _hooks_are_free() -> bool:
+def hooks_are_free() -> bool:
     """Are no saved-tensor hooks active around the penalty? If there are, everything is stock."""
     try:
         with disable_saved_tensors_hooks("probing"):

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .. import conv, piecewise_linear, pooling
+from .._input_pass import InputPass
 
 
 def _in_place(twin: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -67,10 +68,21 @@ TWINS: dict[Any, Callable[..., Any]] = {
 }
 
 
+# torch's linear layer is at the floor by itself, but records neither of what InputPass may keep.
+WITH_LINEAR: dict[Any, Callable[..., Any]] = {**TWINS, F.linear: conv.linear_twin}
+
+
 class Rerouting(TorchFunctionMode):
     """Active for the critic's forward and no longer."""
+
+    def __init__(self, only_x: InputPass) -> None:
+        super().__init__()
+        self._pass = only_x
+        self._twins = TWINS if only_x.keep == "values" else WITH_LINEAR
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return TWINS.get(func, func)(*args, **(kwargs or {}))
+        if func is Tensor.register_hook:
+            self._pass.hooked = True
+        return self._twins.get(func, func)(*args, **(kwargs or {}))

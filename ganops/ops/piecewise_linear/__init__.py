@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._input_pass import InputPass
 from .._twins import serves
-from .autograd import Activation, InPlace, PReLU, Spec
+from .autograd import Activation, InPlace, Masked, MaskedInPlace, PReLU, Spec
 
 __all__ = ["abs", "hardtanh", "leaky_relu", "prelu", "relu", "relu6", "threshold"]
 
@@ -108,6 +109,15 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     return y
 
 
+def masked(x: Tensor, inplace: bool = False) -> Tensor:
+    """relu as it runs where a penalty keeps masks alone."""
+    y: Tensor = (MaskedInPlace if inplace else Masked).apply(x, Spec("relu", (), inplace))
+    return y
+
+
 def _activation(x: Tensor, spec: Spec) -> Tensor:
-    y: Tensor = (InPlace if spec.inplace else Activation).apply(x, spec)
+    if InputPass.keeping("masks"):
+        y: Tensor = (MaskedInPlace if spec.inplace else Masked).apply(x, spec)
+    else:
+        y = (InPlace if spec.inplace else Activation).apply(x, spec)
     return y

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from .._autograd import quick
 from .._input_pass import InputPass
 from .._twins import one_forward_level
 
@@ -50,6 +51,15 @@ class Spec:
             return aten.leaky_relu_backward(g, ref, *self.numbers, self.from_output)
         return _SLOPES[self.name](g, ref, *self.numbers)
 
+    def mask(self, ref: Tensor) -> Tensor:
+        """Where the slope is 1, in bool; or, of abs, the slope in int8."""
+        return _MASKS[self.name](ref, *self.numbers)
+
+    @property
+    def outside(self) -> float:
+        """The slope where the mask is False."""
+        return self.numbers[0] if self.name == "leaky_relu" else 0.0
+
 
 # ATen's, not torch.nn.functional's: those a penalty would re-route to twins once more.
 _VALUES: dict[str, Callable[..., Tensor]] = {
@@ -71,7 +81,16 @@ _SLOPES: dict[str, Callable[..., Tensor]] = {
     "threshold": lambda g, x, limit, _: aten.threshold_backward(g, x, limit),
 }
 
+_MASKS: dict[str, Callable[..., Tensor]] = {
+    "abs": lambda x: x.sgn().to(torch.int8),
+    "hardtanh": lambda ref, low, high: (ref > low) & (ref < high),
+    "leaky_relu": lambda ref, _: ref > 0,
+    "relu": lambda y: y > 0,
+    "threshold": lambda x, limit, _: x > limit,
+}
 
+
+@quick
 class Activation(Function):
     """y = f(x), elementwise."""
 
@@ -107,6 +126,7 @@ class Activation(Function):
         return x_t.copy_(y_t) if ctx.spec.inplace else y_t
 
 
+@quick
 class InPlace(Activation):
     """x = f(x). vmap generates no rule for functions in place; an elementwise one needs none."""
 
@@ -117,6 +137,89 @@ class InPlace(Activation):
         return InPlace.apply(x, spec), in_dims[0]
 
 
+@quick
+class Masked(Activation):
+    """y = f(x), of which the slope alone is kept: one byte a number."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, spec = inputs
+        ctx.spec = spec
+        ctx.set_materialize_grads(False)
+        if spec.inplace:
+            ctx.mark_dirty(x)
+        mask = spec.mask(output if spec.from_output else x)
+        ctx.save_for_backward(mask)
+        ctx.save_for_forward(mask)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, None]:
+        if dy is None:
+            return None, None
+        (mask,) = ctx.saved_tensors
+        return Slope.apply(dy, mask, ctx.spec.outside), None
+
+    @staticmethod
+    def jvp(ctx: Any, x_t: Tensor, _: None) -> Tensor:
+        one_forward_level(ctx.spec.name)
+        (mask,) = ctx.saved_tensors
+        y_t: Tensor = Slope.apply(x_t, mask, ctx.spec.outside)
+        return x_t.copy_(y_t) if ctx.spec.inplace else y_t
+
+
+@quick
+class MaskedInPlace(Masked):
+    """As `InPlace`."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, spec: Spec) -> tuple[Tensor, Any]:
+        return MaskedInPlace.apply(x, spec), in_dims[0]
+
+
+@quick
+class Slope(Function):
+    """s g, with s from a mask: its own derivative, to every order."""
+
+    @staticmethod
+    def forward(g: Tensor, mask: Tensor, outside: float) -> Tensor:
+        if mask.dtype == torch.int8:  # the slope itself
+            return g * mask
+        if outside == 0:
+            return torch.where(mask, g, 0.0)
+        y = outside * g
+        return torch.where(mask, g, y, out=y)  # no third tensor: the peak is here
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, mask, ctx.outside = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(mask)
+        ctx.save_for_forward(mask)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, None, None]:
+        if v is None:
+            return None, None, None
+        return Slope.apply(v, *ctx.saved_tensors, ctx.outside), None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Any, g: Tensor, mask: Tensor, outside: float
+    ) -> tuple[Tensor, int]:
+        g, mask = (t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0)
+                   for t, d in zip((g, mask), in_dims))  # fmt: skip
+        return Slope.apply(g, mask, outside), 0
+
+    @staticmethod
+    def jvp(ctx: Any, g_t: Tensor, *_: Any) -> Tensor:
+        one_forward_level("slope")
+        y_t: Tensor = Slope.apply(g_t, *ctx.saved_tensors, ctx.outside)
+        return y_t
+
+
+@quick
 class PReLU(Function):
     """y = x where x > 0, else w x; w along dim 1, or one number."""
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from .._autograd import quick
 from .._twins import Like, one_forward_level
 
 aten = torch.ops.aten
@@ -61,6 +62,7 @@ class AdaptiveAverage:
         return weights.to(dtype=dy.dtype, device=dy.device)
 
 
+@quick
 class LinearMap(Function):
     """y = P x."""
 
@@ -108,6 +110,7 @@ class Maximum:
         return dx
 
 
+@quick
 class MaxPool(Function):
     """(y, indices): the largest of each window and where it is in its image."""
 
