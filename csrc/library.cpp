@@ -50,4 +50,10 @@ STABLE_TORCH_LIBRARY(ganops, m) {
   // elements offset ... offset + n - 1 of a Philox stream; kind 0 bits (as int64), 1 uniform,
   // 2 normal (float32). `like` says only where.
   define(m, "philox", "(Tensor like, int n, int seed, int offset, int stream, int kind) -> Tensor");
+
+  // the double backward of a smooth activation: (s v, ds/dref v dy), s = f'; ref is x, or y for
+  // tanh and sigmoid
+  define(m, "smooth_grad2",
+         "(Tensor v, Tensor dy, Tensor ref, int act, float a, float b)"
+         " -> (Tensor d_dy, Tensor d_ref)");
 }

@@ -29,6 +29,7 @@ AUTO: dict[str, dict[str, tuple[str, ...]]] = {
     "gradient_penalty": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "norm": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "philox": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
+    "smooth": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
 }
 
 _OTHER_DEVICES = ("reference",)

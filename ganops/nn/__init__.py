@@ -2,6 +2,15 @@
 
 from . import layers
 from .layers import *  # noqa: F403
+from .minibatch_stddev import MinibatchStdDev
 from .optimize import Report, optimize, report
+from .spectral_norm import batch_spectral_norm
 
-__all__ = ["Report", "optimize", "report", *layers.__all__]
+__all__ = [
+    "MinibatchStdDev",
+    "Report",
+    "batch_spectral_norm",
+    "optimize",
+    "report",
+    *layers.__all__,
+]

@@ -10,25 +10,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .. import ops
+from ..ops.gradient_penalty import rerouting
 
+_SMOOTH = [
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "ELU", "GELU", "GroupNorm", "Hardswish",
+    "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "LayerNorm", "Mish", "RMSNorm", "SELU",
+    "SiLU", "Sigmoid", "Softplus", "Tanh",
+]  # fmt: skip
 __all__ = [
-    "AdaptiveAvgPool2d",
-    "AdaptiveMaxPool2d",
-    "AvgPool2d",
-    "Conv2d",
-    "ConvTranspose2d",
-    "Hardtanh",
-    "LeakyReLU",
-    "MaxPool2d",
-    "PReLU",
-    "ReLU",
-    "ReLU6",
-    "ReflectionPad2d",
-    "ReplicationPad2d",
-    "Threshold",
-]
+    "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "Conv2d", "ConvTranspose2d", "Hardtanh",
+    "LeakyReLU", "MaxPool2d", "PReLU", "ReLU", "ReLU6", "ReflectionPad2d", "ReplicationPad2d",
+    "Threshold", *_SMOOTH,
+]  # fmt: skip
 
 
 class Conv2d(nn.Conv2d):
@@ -160,7 +156,127 @@ class ReplicationPad2d(nn.ReplicationPad2d):
         return ops.pad(input, self.padding, "replicate")
 
 
+class LayerNorm(nn.LayerNorm):
+    """`torch.nn.LayerNorm` by `ops.layer_norm`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        shape: Any = self.normalized_shape
+        return ops.layer_norm(input, shape, self.weight, self.bias, self.eps)
+
+
+class GroupNorm(nn.GroupNorm):
+    """`torch.nn.GroupNorm` by `ops.group_norm`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """`torch.nn.RMSNorm` by `ops.rms_norm`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
+class _ByTwins(TorchFunctionMode):
+    """Runs the functions in TWINS by their twins."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return rerouting.TWINS.get(func, func)(*args, **(kwargs or {}))
+
+
+def _running(original: type[nn.Module]) -> type[nn.Module]:
+    """The twin of a norm with running statistics: torch's own bookkeeping around the twin."""
+
+    def forward(self: Any, input: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            y: Tensor = original.forward(self, input)
+            return y
+        with _ByTwins():
+            return original.forward(self, input)  # type: ignore[no-any-return]
+
+    name = original.__name__
+    doc = f"`torch.nn.{name}` by `ops.{'batch' if 'Batch' in name else 'instance'}_norm`."
+    return type(name, (original,), {"forward": forward, "__doc__": doc, "__module__": __name__})
+
+
+BatchNorm1d, BatchNorm2d, BatchNorm3d = map(
+    _running, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+)
+InstanceNorm1d, InstanceNorm2d, InstanceNorm3d = map(
+    _running, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+)
+
+
+class SiLU(nn.SiLU):
+    """`torch.nn.SiLU` by `ops.silu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.silu(input, self.inplace)
+
+
+class GELU(nn.GELU):
+    """`torch.nn.GELU` by `ops.gelu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.gelu(input, self.approximate)
+
+
+class Softplus(nn.Softplus):
+    """`torch.nn.Softplus` by `ops.softplus`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.softplus(input, self.beta, self.threshold)
+
+
+class ELU(nn.ELU):
+    """`torch.nn.ELU` by `ops.elu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.elu(input, self.alpha, self.inplace)
+
+
+class SELU(nn.SELU):
+    """`torch.nn.SELU` by `ops.selu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.selu(input, self.inplace)
+
+
+class Tanh(nn.Tanh):
+    """`torch.nn.Tanh` by `ops.tanh`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.tanh(input)
+
+
+class Sigmoid(nn.Sigmoid):
+    """`torch.nn.Sigmoid` by `ops.sigmoid`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.sigmoid(input)
+
+
+class Mish(nn.Mish):
+    """`torch.nn.Mish` by `ops.mish`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.mish(input, self.inplace)
+
+
+class Hardswish(nn.Hardswish):
+    """`torch.nn.Hardswish` by `ops.hardswish`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.hardswish(input, self.inplace)
+
+
 # What `optimize` swaps, by exact type: a subclass may rely on what a twin leaves out.
+PIECEWISE_LINEAR: dict[type[nn.Module], type[nn.Module]] = {
+    getattr(torch.nn, name): globals()[name] for name in __all__ if name not in _SMOOTH
+}
 TWINS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(torch.nn, name): globals()[name] for name in __all__
 }

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from .layers import TWINS
+from .layers import PIECEWISE_LINEAR, TWINS
 
 # Linear in x, and with nothing useless to send: torch's own stays.
 _LINEAR = (
@@ -67,8 +67,9 @@ def optimize(module: nn.Module, *, inplace: bool = True, verbose: bool = True) -
     A swap changes the layer's class and nothing else: parameters, buffers, state_dict keys, hooks,
     parametrisations (spectral norm among them), training flags and shared layers stay as they are,
     and the numbers are torch's own, first derivatives included. What changes is the second
-    derivative: piecewise linear layers send nothing to the primal network, and convolutions take
-    their weight gradient from the real weight-gradient kernel. The penalties of `ganops.ops` do the
+    derivative: piecewise linear layers send nothing to the primal network, convolutions take their
+    weight gradient from the real weight-gradient kernel, and norms and smooth activations run one
+    fused kernel. The penalties of `ganops.ops` do the
     same for an untouched critic; this makes it last, for penalties of your own as well.
 
     Layers are known by exact type. Left alone, with a reason in the report: subclasses (they may
@@ -113,13 +114,14 @@ def report(module: nn.Module) -> Report:
         kind = _own_type(layer)
         if _is_twin(layer):
             found.swapped.append((name, kind.__name__))
+            found.piecewise_linear &= kind in PIECEWISE_LINEAR.values()
         elif kind in _PLAIN_CONTAINERS or kind in _LINEAR:
             continue
         elif next(layer.children(), None) is not None and not is_parametrized(layer):
             found.own_code.append(name or "(root)")
         elif ".parametrizations" not in f".{name}":
             found.left.append((name, kind.__name__, _reason(layer) or "a twin exists: optimize()"))
-            found.piecewise_linear &= _reason(layer) is None or issubclass(kind, tuple(TWINS))
+            found.piecewise_linear &= issubclass(kind, tuple(PIECEWISE_LINEAR))
     return found
 
 

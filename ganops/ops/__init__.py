@@ -14,10 +14,13 @@ from .gradient_penalty import (
     r2_penalty,
     wgan_gp_loss,
 )
+from .minibatch_stddev import minibatch_stddev
 from .norm import batch_norm, group_norm, instance_norm, layer_norm, pixel_norm, rms_norm
 from .philox import random_bits, random_normal, random_uniform
 from .piecewise_linear import abs, hardtanh, leaky_relu, prelu, relu, relu6, threshold
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, pad
+from .smooth import elu, gelu, hardswish, mish, selu, sigmoid, silu, softplus, tanh
+from .spectral_norm import spectral_norm_weights
 
 __all__ = [
     "abs",
@@ -29,8 +32,11 @@ __all__ = [
     "conv2d",
     "conv_transpose2d",
     "dragan_penalty",
+    "elu",
+    "gelu",
     "gradient_penalty",
     "group_norm",
+    "hardswish",
     "hardtanh",
     "instance_norm",
     "interpolate",
@@ -39,6 +45,8 @@ __all__ = [
     "linear",
     "loss_and_r1",
     "max_pool2d",
+    "minibatch_stddev",
+    "mish",
     "pad",
     "path_length_penalty",
     "penalty_and_gradient",
@@ -53,6 +61,12 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "spectral_norm_weights",
+    "tanh",
     "threshold",
     "wgan_gp_loss",
 ]

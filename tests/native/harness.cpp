@@ -10,6 +10,7 @@
 #include "gradient_penalty/gradient_penalty_math.h"
 #include "norm/norm_math.h"
 #include "philox/philox_math.h"
+#include "smooth/smooth_math.h"
 
 namespace py = pybind11;
 using namespace ganops;
@@ -85,6 +86,15 @@ py::tuple norm_second(const Array<T>& v, const Array<T>& dy, const Array<T>& xha
   return py::make_tuple(d_dy, d_x, d_w);
 }
 
+// (s, ds/d ref) of smooth activation A.
+template <class T, Smooth A>
+void bind_smooth(py::module_& m, const std::string& name) {
+  m.def(("smooth_" + name).c_str(), [](const Array<T>& ref, T a, T b) {
+    return py::make_tuple(map<T>(ref, [=](T v) { return smooth_slopes<A>(v, a, b).s; }),
+                          map<T>(ref, [=](T v) { return smooth_slopes<A>(v, a, b).d; }));
+  });
+}
+
 template <class T>
 void bind_formulas(py::module_& m) {
   m.def("norm_second", &norm_second<T>);
@@ -98,6 +108,15 @@ void bind_formulas(py::module_& m) {
   bind_act<T, Act::selu>(m, "selu");
   bind_act<T, Act::softplus>(m, "softplus");
   bind_act<T, Act::swish>(m, "swish");
+  bind_smooth<T, Smooth::silu>(m, "silu");
+  bind_smooth<T, Smooth::gelu>(m, "gelu");
+  bind_smooth<T, Smooth::gelu_tanh>(m, "gelu_tanh");
+  bind_smooth<T, Smooth::softplus>(m, "softplus");
+  bind_smooth<T, Smooth::elu>(m, "elu");
+  bind_smooth<T, Smooth::tanh>(m, "tanh");
+  bind_smooth<T, Smooth::sigmoid>(m, "sigmoid");
+  bind_smooth<T, Smooth::mish>(m, "mish");
+  bind_smooth<T, Smooth::hardswish>(m, "hardswish");
   m.def("penalty", [](const Array<T>& n, T center, bool one_sided) {
     return py::make_tuple(map<T>(n, [=](T v) { return penalty_value(v, center, one_sided); }),
                           map<T>(n, [=](T v) { return penalty_k1(v, v, center, one_sided); }),

@@ -114,6 +114,22 @@ def test_spectral_norm_of_the_older_kind():
     assert list(ours.state_dict()) == list(stock.state_dict())
 
 
+def test_layers_with_running_statistics():
+    for stock, shape in (
+        (nn.BatchNorm2d(3), (4, 3, 5, 5)), (nn.BatchNorm1d(6, momentum=None), (4, 6)),
+        (nn.InstanceNorm2d(3, track_running_stats=True, affine=True), (4, 3, 5, 5)),
+        (nn.BatchNorm3d(3, track_running_stats=False), (2, 3, 2, 3, 4)),
+    ):  # fmt: skip
+        stock = stock.double()
+        ours = ganops.optimize(stock, inplace=False, verbose=False)
+        assert type(ours).__module__.startswith("ganops")
+        for training in (True, True, False):
+            x = torch.randn(shape, dtype=torch.float64)
+            torch.testing.assert_close(ours.train(training)(x), stock.train(training)(x))
+        for key, value in stock.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[key], value)
+
+
 def test_a_pickled_module_comes_back():
     critic = ganops.optimize(critics.make("dcgan"), verbose=False)
     file = io.BytesIO()
@@ -131,7 +147,7 @@ class OwnConv(nn.Conv2d):
 def test_what_is_left_is_named_with_its_reason():
     replaced = nn.Conv2d(3, 3, 1)
     replaced.forward = lambda x: x + 1
-    critic = nn.Sequential(OwnConv(3, 3, 1), replaced, nn.LazyConv2d(2, 1), nn.GELU(), nn.ReLU())
+    critic = nn.Sequential(OwnConv(3, 3, 1), replaced, nn.LazyConv2d(2, 1), nn.GLU(1), nn.ReLU())
     own_forward = critic[0].forward
     found = ganops.nn.report(ganops.optimize(critic, verbose=False))
     assert type(critic[0]) is OwnConv

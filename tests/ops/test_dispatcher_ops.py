@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ganops.ops.bias_act import ACTIVATIONS
+from ganops.ops.smooth.reference import VALUES
 
 ROOT = Path(__file__).parents[2]
 SWISH, LRELU, SIGMOID = (list(ACTIVATIONS).index(a) for a in ("swish", "lrelu", "sigmoid"))
@@ -64,6 +65,7 @@ def arguments(op, make, device):
         "gradient_penalty_fused": [(x, 1.0, False, 10.0), (x, 0.5, True, 0.5)],
         "gradient_penalty_grad": [(go, x, norms, 1.0, False)],
         "gradient_penalty_grad2": [(v, go, x, norms, 1.0, True)],
+        "smooth_grad2": [(v, y, x, code, 1.3, 0.8) for code in range(len(VALUES))],
         "philox": [(torch.empty(0, device=device), 7, -3, 5, 2, kind) for kind in range(3)],
     }[op]  # fmt: skip
 
@@ -74,6 +76,7 @@ LAST_ORDER = {
     "gradient_penalty_grad2",
     "gradient_penalty_fused",
     "norm_grad2",
+    "smooth_grad2",
 }  # differentiating them is refused
 
 

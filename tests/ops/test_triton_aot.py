@@ -18,6 +18,7 @@ import pytest
 from backends import INTERPRETED
 
 from ganops.ops.bias_act import ACTIVATIONS
+from ganops.ops.smooth.reference import VALUES
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 if INTERPRETED:
@@ -29,6 +30,7 @@ from triton.compiler import ASTSource  # noqa: E402
 from ganops.ops.bias_act import triton_kernels as bias_act  # noqa: E402
 from ganops.ops.gradient_penalty import triton_kernels as penalty  # noqa: E402
 from ganops.ops.philox import triton_kernels as philox  # noqa: E402
+from ganops.ops.smooth import triton_kernels as smooth  # noqa: E402
 
 ARCHS = (80, 90, 100)
 # 65536 registers hold 6 programs of 128 threads at 80 each: 24 of an SM's 64 warps, enough to hide
@@ -139,6 +141,14 @@ def penalty_cases(dtype):
     yield "go", Case(penalty.go_kernel, [r, r, r, "i32", "i32", "fp64", "i32"], finish, 0)
 
 
+def smooth_cases(dtype):
+    p = f"*{dtype}"
+    meta = {"DOUBLE": dtype == "fp64", "BLOCK": smooth.BLOCK}
+    for code, name in enumerate(VALUES):
+        yield f"smooth-{name}", Case(smooth.grad2_kernel, [p] * 5 + ["i32x16", "fp64", "fp64"],
+                                     {"ACT": code, **meta}, 5)  # fmt: skip
+
+
 def philox_cases():
     for kind, out in ((0, "*i64"), (1, "*fp32"), (2, "*fp32")):
         yield f"philox-{kind}", Case(
@@ -150,14 +160,14 @@ def philox_cases():
 FLOAT_CASES = [
     pytest.param(dtype, case, id=f"{dtype}-{name}")
     for dtype in ("fp32", "bf16")
-    for cases in (bias_act_cases, penalty_cases)
+    for cases in (bias_act_cases, penalty_cases, smooth_cases)
     for name, case in cases(dtype)
 ]
 DOUBLE_CASES = [
     pytest.param("fp64", case, id=f"fp64-{name}")
-    for cases in (bias_act_cases, penalty_cases)
+    for cases in (bias_act_cases, penalty_cases, smooth_cases)
     for name, case in cases("fp64")
-    if name in ("value-lrelu", "order2-swish", "grad2")
+    if name in ("value-lrelu", "order2-swish", "grad2", "smooth-gelu_tanh")
 ]
 PHILOX_CASES = [pytest.param("fp32", case, id=name) for name, case in philox_cases()]
 
@@ -224,6 +234,7 @@ def test_numbers_reach_double_kernels_in_full():
         (penalty.grad_kernel, ("center",)),
         (penalty.grad2_kernel, ("center",)),
         (penalty.go_kernel, ("center",)),
+        (smooth.grad2_kernel, ("a", "b")),
     ):
         annotated = {p.name: p.annotation_type for p in kernel.params}
         assert [annotated[n] for n in names] == ["fp64"] * len(names)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .. import conv, norm, piecewise_linear, pooling
+from .. import conv, norm, piecewise_linear, pooling, smooth
 from .._input_pass import InputPass
 
 
@@ -105,6 +105,7 @@ TWINS: dict[Any, Callable[..., Any]] = {
     torch.group_norm: _group_norm,
     torch.instance_norm: _channel_norm(norm.instance_norm),
     torch.batch_norm: _channel_norm(norm.batch_norm),
+    **smooth.TWINS,
 }
 
 
