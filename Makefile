@@ -11,11 +11,15 @@
 #   TORCH=2.12.0                 another torch (any pip version, or a whole requirement); by default
 #                                2.13.0 for the CPU, where your package index has such a build
 #   PIP_ARGS="--index-url ..."   extra arguments of every pip install
+#   WORKERS=4                    tests side by side; by default as many as cores, at most 8
 #   GANOPS_CUDA=0|1              see setup.py; auto builds CUDA code wherever nvcc is found
 
 SHELL := /bin/bash
 TORCH ?= 2.13.0
 PIP_ARGS ?=
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
+# Tests run one to a core: threads inside them would only wait for each other.
+ONE := OMP_NUM_THREADS=1
 VENV := .venv
 ifdef PYTHON
   PY := $(PYTHON)
@@ -36,9 +40,9 @@ demo: $(STAMPS)/train
 	$(PY) -m ganops demo --out runs/demo
 
 test: $(STAMPS)/test
-	$(PY) -m pytest -q
+	$(ONE) $(PY) -m pytest -q -n $(WORKERS)
 	@echo "== the Triton kernels, interpreted on the CPU"
-	TRITON_INTERPRET=1 $(PY) -m pytest -q tests/ops -m triton
+	$(ONE) TRITON_INTERPRET=1 $(PY) -m pytest -q -n $(WORKERS) tests/ops -m triton
 
 bench: $(STAMPS)/test
 	$(PY) -m ganops bench run

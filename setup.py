@@ -22,8 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # too old to read pyproject.toml either
+    raise SystemExit(
+        "ganops is built by setuptools 77 or newer: pip install 'setuptools>=77' wheel ninja"
+    ) from None
 
 ROOT = Path(__file__).parent
 # The oldest torch whose stable ABI the libraries may use; they run on it and everything newer.
@@ -254,9 +261,23 @@ class Build(LibraryNames, build_ext):
                 setattr(inner, option, getattr(self, option))
             inner.ensure_finalized()
             inner.run()
-        folder = ROOT if self.inplace or self.editable_mode else Path(self.build_lib)
-        (folder / "ganops").mkdir(parents=True, exist_ok=True)
-        (folder / "ganops" / "_build_info.json").write_text(json.dumps(info, indent=2) + "\n")
+        write_info(info, ROOT if self.inplace or self.editable_mode else Path(self.build_lib))
+
+
+class Python(build_py):
+    """Without native libraries there is no build_ext to write down what was built."""
+
+    def run(self) -> None:
+        super().run()
+        if not INFO["native"]:
+            print(summary(INFO))
+            info = {**INFO, "cuda": False}
+            write_info(info, ROOT if self.editable_mode else Path(self.build_lib))
+
+
+def write_info(info: dict[str, Any], folder: Path) -> None:
+    (folder / "ganops").mkdir(parents=True, exist_ok=True)
+    (folder / "ganops" / "_build_info.json").write_text(json.dumps(info, indent=2) + "\n")
 
 
 def summary(info: dict[str, Any]) -> str:
@@ -290,4 +311,7 @@ class Wheel(bdist_wheel):
 
 if __name__ == "__main__":
     INFO = describe_build(dict(os.environ))
-    setup(ext_modules=extensions(INFO), cmdclass={"build_ext": Build, "bdist_wheel": Wheel})
+    setup(
+        ext_modules=extensions(INFO),
+        cmdclass={"build_ext": Build, "build_py": Python, "bdist_wheel": Wheel},
+    )

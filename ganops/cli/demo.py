@@ -27,7 +27,11 @@ def main(out: str, steps: int | None = None) -> int:
     actions.refuse_unservable(torch.device("cpu"))
     trainer = _trainer(out, STEPS if steps is None else steps)
     _replace_own(out)  # only now that the settings are known to be good
-    os.makedirs(out, exist_ok=True)
+    try:
+        os.makedirs(out, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise type(error)(f"cannot write to output folder {out!r}: {reason}") from error
     checkpoint.write_atomically(os.path.join(out, MARK), b"replaced by the next ganops demo\n")
     started, threads = time.perf_counter(), torch.get_num_threads()
     torch.set_num_threads(1)  # as fast for networks this small, and undisturbed by other work

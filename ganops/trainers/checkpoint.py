@@ -199,8 +199,14 @@ def write_atomically(path: str, content: bytes) -> None:
     """Replace a file in one step: the old or the new content, never a part."""
     folder, name = os.path.split(path)
     hidden = os.path.join(folder, HIDDEN + name)
-    _write(hidden, content)
-    os.replace(hidden, path)
+    try:
+        _write(hidden, content)
+        os.replace(hidden, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(hidden)
+        reason = (error.strerror or str(error)).lower()
+        raise type(error)(f"cannot write {path!r}: {reason}") from error
     _sync_folder(folder)
 
 

@@ -33,6 +33,8 @@ def sample(
     """`count` images in evaluation mode -> (count, C, H, W) uint8 on the CPU."""
     if count < 1:
         raise ValueError(f"the number of samples must be >= 1, got {count}")
+    if seed < 0:
+        raise ValueError(f"the seed must be >= 0, got {seed}")
     modes = {name: network.training for name, network in networks.items()}
     images = []
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -78,8 +79,24 @@ def build(
     return method
 
 
-def versions() -> dict[str, str]:
-    return {"ganops": __version__, "torch": torch.__version__}
+def versions(device: torch.device) -> dict[str, str]:
+    """What decides the last bits of a run, besides its settings and the machine."""
+    found = {"ganops": __version__, "torch": torch.__version__}
+    return found | ({"threads": str(torch.get_num_threads())} if device.type == "cpu" else {})
+
+
+def warn_of_other_versions(saved: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """A run goes on bit for bit only under what it was begun with."""
+    changed = [f"{key} {saved[key]}, now {now[key]}" for key in now if saved.get(key) != now[key]
+               and key in saved]  # fmt: skip
+    if changed:
+        cure = " (OMP_NUM_THREADS sets the threads)" if "threads" in " ".join(changed) else ""
+        warnings.warn(
+            f"the checkpoint was written with {'; '.join(changed)}: the run goes on, but not bit "
+            f"for bit as it would have{cure}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def describe_run(

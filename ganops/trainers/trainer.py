@@ -208,11 +208,12 @@ class Trainer:
             "data": {n: s.state_dict() for n, s in self.sources.items()},
             "position": vars(self.position),
             "config": self.settings(),
-            "versions": setup.versions(),
+            "versions": setup.versions(self.device),
         }
 
     def restore(self, parts: Mapping[str, Any]) -> None:
         """The inverse of `state`, except that data sources stay where they are."""
+        setup.warn_of_other_versions(parts["versions"], setup.versions(self.device))
         for name, network in self.method.networks.items():
             network.load_state_dict(parts["networks"][name])
         for name, average in self.stepper.averages.items():

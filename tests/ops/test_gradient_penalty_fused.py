@@ -138,3 +138,9 @@ def test_nor_is_a_tangent(backend):
 def test_bad_arguments(grad, kwargs, error, message):
     with pytest.raises(error, match=f"(penalty_and_gradient|gradient_penalty): .*{message}"):
         ops.penalty_and_gradient(grad, **kwargs)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_a_scale_that_is_no_number_is_refused(scale):
+    with pytest.raises(ValueError, match="expected a finite scale"):
+        ops.penalty_and_gradient(torch.ones(2, 3), scale=scale)

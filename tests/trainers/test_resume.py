@@ -207,3 +207,15 @@ def test_recipe_must_be_one() -> None:
         Trainer(3)
     with pytest.raises(TypeError, match=r"generator must be a torch.nn.Module"):
         Trainer(recipe("wgan-gp"), generator=lambda z: z)
+
+
+def test_resuming_under_other_threads_is_said(small, tmp_path) -> None:
+    """Sums are split by thread: the last bits of torch's kernels are theirs."""
+    Trainer(small, out=str(tmp_path), steps=1, quiet=True, **EVERY).fit()
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        with pytest.warns(RuntimeWarning, match=rf"threads {before}, now {before + 1}.*not bit"):
+            Trainer.resume(str(tmp_path), steps=2, quiet=True)
+    finally:
+        torch.set_num_threads(before)

@@ -140,6 +140,15 @@ def _check(
     if not isinstance(x, Tensor) or x.dtype not in _dispatch.FLOATING:
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"bias_act: expected x as a float tensor, got {got}")
+    if x.layout != torch.strided:
+        raise TypeError(f"bias_act: expected a dense x, got layout {x.layout}")
+    numbers = {"dim": dim, "alpha": alpha, "gain": gain, "clamp": clamp}
+    for name, value in numbers.items():
+        kinds = (int,) if name == "dim" else (int, float, type(None))
+        if not isinstance(value, kinds):
+            raise TypeError(
+                f"bias_act: expected {name} as a number, got {type(value).__name__} {value!r}"
+            )
     if act not in ACTIVATIONS:
         raise ValueError(f"bias_act: expected act as one of {', '.join(ACTIVATIONS)}; got {act!r}")
     if alpha is not None and act != "lrelu":

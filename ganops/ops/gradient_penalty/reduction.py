@@ -111,6 +111,8 @@ def penalty_and_gradient(
             "penalty_and_gradient has no derivative, and grad requires one: use "
             "penalty_from_gradient, or pass grad.detach()"
         )
+    if not math.isfinite(scale):
+        raise ValueError(f"penalty_and_gradient: expected a finite scale, got {scale}")
     center, one_sided, scale = float(center), bool(one_sided), float(scale)
     impl = _dispatch.choose("gradient_penalty", impl, grad.device, grad.dtype)
     with torch.no_grad():
@@ -132,5 +134,9 @@ def _check_gradient(op: str, grad: Tensor, center: float) -> None:
         raise ValueError(
             f"{op}: expected grad of shape (B, ...) with B >= 1, got {tuple(grad.shape)}"
         )
+    if grad.layout != torch.strided:
+        raise TypeError(f"{op}: expected a dense grad, got layout {grad.layout}")
+    if not isinstance(center, (int, float)):
+        raise TypeError(f"{op}: expected center as a number, got {type(center).__name__}")
     if not (center >= 0 and math.isfinite(center)):
         raise ValueError(f"{op}: expected a finite center >= 0, got {center}")
