@@ -88,7 +88,7 @@ class Critic:
             scores = self.scores(x)
         if not scores.requires_grad:
             raise self._detached()
-        self._refuse_compiled(scores)
+        self._refuse_lossy(scores)
         return scores, only_x
 
     def gradient(self, scores: Tensor, only_x: InputPass) -> Tensor:
@@ -118,15 +118,23 @@ class Critic:
             "no_grad, or computed from something else)"
         )
 
-    def _refuse_compiled(self, scores: Tensor) -> None:
-        """torch.compile's regions cannot be differentiated twice, and do not always say so."""
+    def _refuse_lossy(self, scores: Tensor) -> None:
+        """Graphs whose second derivative is lost or wrong, and that do not always say so."""
         seen: set[Any] = set()
         stack = [scores.grad_fn]
         while stack:
             node = stack.pop()
             if node is None or node in seen:
                 continue
-            if type(node).__name__.startswith("CompiledFunction"):
+            kind = type(node).__name__
+            if kind.startswith("_DDPSink"):
+                raise RuntimeError(
+                    f"{self.name}: the critic is a DistributedDataParallel with static_graph or "
+                    "find_unused_parameters, which takes the penalty's inner backward for the "
+                    "loss's, and may give wrong gradients without an error. Pass its .module; "
+                    "the loss's scores come from the wrapper as before"
+                )
+            if kind.startswith("CompiledFunction"):
                 raise RuntimeError(
                     f"{self.name}: the critic runs regions compiled by torch.compile, which have "
                     "no double backward: the penalty's gradient would be lost, in some cases "
