@@ -86,7 +86,7 @@ def calibrate(arm: Arm, now: Now, target: float, *, limit: int = 10_000) -> tupl
     return max(1, min(wanted, limit)), seconds
 
 
-def rounds_for(seconds_a_round: float, budget: float, *, least: int = 11, most: int = 61) -> int:
+def rounds_for(seconds_a_round: float, budget: float, *, least: int = 7, most: int = 61) -> int:
     """An odd number of rounds within the budget, so that the median is one of them."""
     wanted = most if seconds_a_round <= 0 else int(budget / seconds_a_round)
     return max(least, min(wanted, most)) | 1

@@ -61,7 +61,7 @@ def test_short_arms_are_called_until_a_slice_is_long_enough(clock):
 
 def test_rounds_fit_the_budget_and_are_odd():
     assert timing.rounds_for(0.1, 2.0) == 21
-    assert timing.rounds_for(10.0, 2.0) == 11  # never fewer than give a spread
+    assert timing.rounds_for(10.0, 2.0) == 7  # never fewer than give a spread
     assert timing.rounds_for(1e-9, 2.0) == timing.rounds_for(0.0, 2.0) == 61
     assert all(timing.rounds_for(cost / 100, 2.0) % 2 for cost in range(1, 40))
 
