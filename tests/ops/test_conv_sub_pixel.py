@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from counting import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,3 +87,13 @@ def test_under_vmap():
         return torch.vmap(torch.vmap(one, (0, None)))(x, w)
 
     torch.testing.assert_close(gradient(ops.conv2d), gradient(F.conv2d))
+
+
+def test_what_it_adds_is_one_border_of_windows():
+    """Of a 4x4 kernel with stride 2: (H/2 + 1)^2 windows where (H/2)^2 are needed."""
+    dy, w = torch.randn(2, 8, 16, 16), torch.randn(8, 3, 4, 4)
+    like = Like.of(torch.empty(2, 3, 32, 32))
+    with Counter(sub_pixel=True) as counter:
+        sub_pixel.input_gradient(dy, w, like, (2, 2), (1, 1))
+    assert counter.calls == 1
+    assert counter.flops == 2 * 2 * 17 * 17 * w.numel()
