@@ -23,7 +23,7 @@ aten = torch.ops.aten
 class Counter(TorchDispatchMode):
     """flops: total of multiply-adds, times two. calls: how many convolution kernels were asked.
 
-    What the derivatives ask for, by default: a strided backward to few channels is torch's own then.
+    By default, what the derivatives ask for: a strided backward to few channels is torch's own.
     `conv/sub_pixel.py`, which is faster, adds a border of windows that nobody reads
     (`test_conv_sub_pixel.py` counts it).
     """
