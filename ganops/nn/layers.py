@@ -184,7 +184,7 @@ class _ByTwins(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return rerouting.TWINS.get(func, func)(*args, **(kwargs or {}))
+        return rerouting.twin_of(rerouting.TWINS, func, kwargs)(*args, **(kwargs or {}))
 
 
 def _running(original: type[nn.Module]) -> type[nn.Module]:

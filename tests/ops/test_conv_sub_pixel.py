@@ -97,3 +97,17 @@ def test_what_it_adds_is_one_border_of_windows():
         sub_pixel.input_gradient(dy, w, like, (2, 2), (1, 1))
     assert counter.calls == 1
     assert counter.flops == 2 * 2 * 17 * 17 * w.numel()
+
+
+def test_autocast_around_an_island_of_float32_changes_nothing():
+    """torch's own backward is not cast there; neither is this."""
+    torch.manual_seed(0)
+    x, w = torch.randn(2, 3, 8, 8, requires_grad=True), torch.randn(4, 3, 4, 4)
+    found = []
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for conv in (ops.conv2d, F.conv2d):
+            with torch.autocast("cpu", enabled=False):
+                y = conv(x, w, None, 2, 1)
+            found.append(torch.autograd.grad(y.square().sum(), x)[0])
+    assert found[0].dtype == torch.float32
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-4)

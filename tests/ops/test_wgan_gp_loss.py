@@ -32,10 +32,12 @@ def plain(critic, weight=10.0):
 def batches(critic, **how):
     """The loss, and the sizes of the batches that the critic saw."""
     seen = []
-    handle = critic.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    loss = ops.wgan_gp_loss(critic, REAL, FAKE, alpha=ALPHA, **how)
-    handle.remove()
-    return loss, seen
+
+    def note(out):  # not a hook, which would be a reason to go twice
+        seen.append(len(out))
+        return out
+
+    return ops.wgan_gp_loss(critic, REAL, FAKE, alpha=ALPHA, output=note, **how), seen
 
 
 def assert_same(critic, ours, expected):
@@ -93,7 +95,8 @@ def test_what_only_looks_safe_goes_twice():
 
     def saw(critic, **how):
         seen.clear()
-        critic.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+        pick = how.pop("output", lambda out: out)  # a hook would be a reason of its own
+        how["output"] = lambda out: seen.append(len(pick(out))) or pick(out)
         ops.wgan_gp_loss(critic.double(), real, fake, alpha=ALPHA, **how)
         return seen
 
@@ -147,3 +150,39 @@ def test_bad_arguments():
         ops.wgan_gp_loss(critic, REAL, FAKE[:2])
     with pytest.raises(ValueError, match=r"scores of shape \(3, ...\)"):
         ops.wgan_gp_loss(lambda x: critic(x).mean(), REAL, FAKE)
+
+
+def _mixing(module, inputs, output):
+    return output - output.mean(0)
+
+
+@pytest.mark.parametrize("how", ["hook", "pre-hook", "forward", "softmax2d"])
+def test_what_may_mix_samples_is_not_batched(how):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 1)).double()
+    if how == "hook":
+        net[1].register_forward_hook(_mixing)
+    elif how == "pre-hook":
+        net[1].register_forward_pre_hook(lambda m, inputs: (inputs[0] - inputs[0].mean(0),))
+    elif how == "forward":
+        net[1].forward = lambda x: (x - x.mean(0)).relu()
+    else:
+        net = nn.Sequential(nn.Softmax2d(), nn.Flatten(), nn.Linear(432, 1)).double()
+    real, fake = (torch.randn(3, 3, 12, 12, dtype=torch.float64) for _ in range(2))
+    alpha = torch.rand(3)
+    ours = ops.wgan_gp_loss(net, real, fake, alpha=alpha)
+    torch.testing.assert_close(ours, ops.wgan_gp_loss(net, real, fake, alpha=alpha, batched=False))
+    if how == "softmax2d":
+        from ganops.ops.gradient_penalty.wgan_gp import _treats_samples_one_by_one
+
+        assert not _treats_samples_one_by_one(net)
+
+
+def test_twins_are_batched_as_their_originals_are():
+    import ganops
+    from ganops.ops.gradient_penalty.wgan_gp import _treats_samples_one_by_one
+
+    net = ganops.optimize(critics.make("dcgan"), verbose=False)
+    assert _treats_samples_one_by_one(net)
+    assert not _treats_samples_one_by_one(
+        ganops.optimize(critics.make("batch-norm-train"), verbose=False)
+    )

@@ -175,7 +175,7 @@ class SharedInput(Function):
                 else ctx.spec.backward(dy, operand, w, [False, True, False])[1]
             )
         if need_b and c is not None:
-            d_b = c.to(dy.dtype) @ ctx.spec.bias_by_sample(dy)
+            d_b = (c.to(dy.dtype)[:, None] * ctx.spec.bias_by_sample(dy)).sum(0)
         return d_dy, d_w, d_b, None, None, None, None
 
 

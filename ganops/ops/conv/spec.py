@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,21 +66,28 @@ class Spec:
 
 @dataclass(frozen=True)
 class LinearSpec:
-    """The linear layer, in the terms of `Spec`. Samples along dim 0, features along the last."""
+    """The linear layer, in the terms of `Spec`. Samples along dim 0, features along the last.
+
+    Autocast is off in here: arguments were cast where the layer was called, which need not be where
+    its backward runs.
+    """
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        return F.linear(x, w, b)
+        with _as_given(x):
+            return F.linear(x, w, b)
 
     def backward(self, dy: Tensor, x: Tensor, w: Tensor, mask: list[bool]) -> tuple[Any, ...]:
         rows = dy.flatten(0, -2)
-        return (
-            dy @ w if mask[0] else None,
-            rows.t() @ x.flatten(0, -2) if mask[1] else None,
-            rows.sum(0) if mask[2] else None,
-        )
+        with _as_given(dy):
+            return (
+                dy @ w if mask[0] else None,
+                rows.t() @ x.flatten(0, -2) if mask[1] else None,
+                rows.sum(0) if mask[2] else None,
+            )
 
     def input(self, dy: Tensor, w: Tensor, like: Like) -> Tensor:
-        return dy @ w
+        with _as_given(dy):
+            return dy @ w
 
     def quick_input(self, dy: Tensor, w: Tensor, like: Like) -> Tensor | None:
         return None
@@ -89,6 +97,13 @@ class LinearSpec:
 
     def bias_by_sample(self, dy: Tensor) -> Tensor:
         return dy if dy.dim() == 2 else dy.flatten(1, -2).sum(1)
+
+
+def _as_given(t: Tensor) -> AbstractContextManager[Any]:
+    device = t.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 AnySpec = Spec | LinearSpec

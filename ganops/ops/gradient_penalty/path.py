@@ -82,7 +82,7 @@ RULES: dict[str, Rule] = {
          "UpsampleBilinear2D", "PixelShuffle", "PixelUnshuffle"],
         Rule("any", _aligned),
     ),
-    **dict.fromkeys(["View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze"],
+    **dict.fromkeys(["View", "UnsafeView", "ReshapeAlias", "Alias", "Squeeze", "Unsqueeze"],
                     Rule("any", _in_order)),
     **dict.fromkeys(["Sum", "Mean", "Amax", "Cat", "Stack", "Slice", "Select", "Split",
                      "SplitWithSizes"], Rule("any", _off_rows("dim"))),
@@ -129,6 +129,7 @@ class Path:
         self.scores, self.x = scores, x
         self._leads: dict[Any, bool] = {None: False}
         self._shapes: dict[Any, list[Shape | None]] = {}
+        self._half = False  # is any gradient on the way in float16?
         stack: list[Any] = [scores.grad_fn]
         while stack:
             node = stack[-1]
@@ -152,6 +153,7 @@ class Path:
         def remember(node: Any) -> Any:
             def hook(grads: tuple[Tensor | None, ...]) -> None:
                 self._shapes[node] = [None if g is None else tuple(g.shape) for g in grads]
+                self._half |= any(g is not None and g.dtype == torch.float16 for g in grads)
 
             return node.register_prehook(hook)
 
@@ -178,14 +180,17 @@ class Path:
 
     def why_coupled(self) -> str | None:
         """What in a piecewise linear critic mixes samples or takes a parameter outside a layer."""
-        batch = self.x.shape[0]
+        if self._half:
+            return "it computes in float16, where the loss's part would miss the loss scale"
         for node in self.nodes:
             name = type(node).__name__
             is_layer = _twins().get(type(node)) == "conv"
             if not is_layer and any(n and not self._leads[n] for n, _ in node.next_functions):
                 return f"{name} takes a parameter that is no layer's weight or bias"
             for source, index in node.next_functions:
-                if self._leads[source] and batch > 1 and not self._keeps_rows(node, source, index):
+                if not self._leads[source] or (self.x.shape[0] == 1 and not is_layer):
+                    continue  # one sample mixes with nobody; but a layer must see it as one row
+                if not self._keeps_rows(node, source, index):
                     return f"{name} is not known to keep samples apart"
         return None
 

@@ -113,6 +113,11 @@ TWINS: dict[Any, Callable[..., Any]] = {
 WITH_LINEAR: dict[Any, Callable[..., Any]] = {**TWINS, F.linear: conv.linear_twin}
 
 
+def twin_of(twins: dict[Any, Callable[..., Any]], func: Any, kwargs: Any) -> Callable[..., Any]:
+    """What runs a call; a result written into out= has no derivative, and no twin."""
+    return func if kwargs and "out" in kwargs else twins.get(func, func)
+
+
 class Rerouting(TorchFunctionMode):
     """Active for the critic's forward and no longer."""
 
@@ -126,4 +131,4 @@ class Rerouting(TorchFunctionMode):
     ) -> Any:
         if func is Tensor.register_hook:
             self._pass.hooked = True
-        return self._twins.get(func, func)(*args, **(kwargs or {}))
+        return twin_of(self._twins, func, kwargs)(*args, **(kwargs or {}))

@@ -58,10 +58,11 @@ def loss_and_r1(
         gamma: weight of R1, which has the factor 1/2 (see `r1_penalty`); >= 0.
         engine: "shared" is the above, and raises where it does not hold: critics with smooth
             activations, norms, more than one score a sample, operations that mix samples (batch
-            statistics), or parameters outside convolutions and linear layers. "autograd" leaves
-            everything to PyTorch. "auto" is "shared" where that serves; elsewhere it warns, once
-            for each reason, and runs the twins of `gradient_penalty` on the same forward.
-            Same numbers from all three.
+            statistics), parameters outside convolutions and linear layers, float16, or hooks on
+            tensors (hooks on ``grad_fn`` nodes cannot be seen, and see the other gradient).
+            "autograd" leaves everything to PyTorch. "auto" is "shared" where that serves;
+            elsewhere it warns, once for each reason, and runs the twins of `gradient_penalty` on
+            the same forward. Same numbers from all three.
 
     Returns:
         A scalar with a graph to the parameters of the critic and of `loss`. It may be scaled, added

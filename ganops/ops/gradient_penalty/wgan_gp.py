@@ -16,7 +16,8 @@ __all__ = ["wgan_gp_loss"]
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _ROW_WISE = {"activation", "container", "conv", "dropout", "flatten", "instancenorm", "linear",
              "normalization", "padding", "pixelshuffle", "pooling", "upsampling"}  # fmt: skip
-_MIXERS = (nn.MultiheadAttention, nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.GLU, nn.Unflatten)
+_MIXERS = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax, nn.GLU,
+           nn.Unflatten)  # fmt: skip
 
 
 def wgan_gp_loss(
@@ -51,7 +52,9 @@ def wgan_gp_loss(
             one. False: one batch after the other. None: one batch if D is put together from
             torch.nn's modules alone, has no batch normalisation that uses the batch's statistics,
             and takes no further arguments; code of one's own may mix samples without a trace, so it
-            needs the True. Modules with state a call (spectral norm) move once instead of twice.
+            needs the True, and so do modules with hooks or a forward of their own. Hooks for all
+            modules (``register_module_forward_hook``) are not looked for. Modules with state a call
+            (spectral norm) move once instead of twice.
 
     Returns:
         A scalar with a graph to the critic's parameters.
@@ -96,7 +99,10 @@ def _treats_samples_one_by_one(critic: Any) -> bool:
 
 
 def _row_wise(module: nn.Module) -> bool:
-    kind = next(k for k in type(module).__mro__ if k.__module__ != "torch.nn.utils.parametrize")
+    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+        return False
+    own = ("torch.nn.utils.parametrize", "ganops.nn.layers")  # these stand before what they are
+    kind = next(k for k in type(module).__mro__ if k.__module__ not in own)
     package, _, name = kind.__module__.rpartition(".")
     if isinstance(module, _BATCH_NORMS):
         return not module.training and module.running_mean is not None
