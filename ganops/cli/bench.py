@@ -43,8 +43,12 @@ def find_benchmarks() -> Path:
 
 
 def environment(allocator: str) -> dict[str, str]:
-    """Our own environment, this very ganops first, one allocator setting in place of any other."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    """Our own environment, this very ganops first, one allocator setting in place of any other.
+
+    Under pytest-xdist its marks go: pytest-benchmark times nothing where it sees them.
+    """
+    out = ("MALLOC_", "PYTEST_XDIST")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(out)}
     paths = [str(HERE), *filter(None, [kept.get("PYTHONPATH")])]
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), **ALLOCATORS[allocator]}
 
