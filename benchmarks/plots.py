@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from results import ALLOCATORS, disturbed, key, loses, machine_line
+from results import ALLOCATORS, clocks, disturbed, key, loses, machine_line
 
 
 def plot(document: dict[str, Any], folder: Path) -> list[Path]:
@@ -16,7 +16,7 @@ def plot(document: dict[str, Any], folder: Path) -> list[Path]:
         raise ValueError("the plot needs matplotlib: pip install ganops[bench]") from error
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    meanings = {name: text for run in document["runs"] for name, text in run["clocks"].items()}
+    meanings = {name: text for run in document["runs"] for name, text in clocks(run).items()}
     written = []
     for clock, meaning in meanings.items():
         path = folder / f"{document['machine']['slug']}-{clock}.png"

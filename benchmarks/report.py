@@ -13,7 +13,7 @@ from typing import Any
 
 import results
 from plots import plot
-from results import ALLOCATORS, Row, Run, disturbed, key, loses, machine_line
+from results import ALLOCATORS, Row, Run, clocks, disturbed, key, loses, machine_line
 
 BEGIN = "<!-- speed table: begin -->"
 END = "<!-- speed table: end -->"
@@ -146,7 +146,7 @@ def markdown(document: dict[str, Any]) -> str:
         lines += [f"{run['date']}, sizes {run['sizes']}; implementation {run['impl']}: {served}; "
                   f"load average {run['load_average'][0]:g} to {run['load_average'][1]:g}",
                   "", versions_line(run)]  # fmt: skip
-        for clock, meaning in run["clocks"].items():
+        for clock, meaning in clocks(run).items():
             measured = run["limits"].get(clock, {})
             lines += ["", f"### {meaning}", ""]
             lines += ["This machine: " + "; ".join(f"{k} {v:.0f}" for k, v in measured.items()), ""]

@@ -75,6 +75,12 @@ def key(row: Row) -> tuple[str, str, str]:
     return row["op"], row["row"], row["clock"]
 
 
+def clocks(run: Run) -> dict[str, str]:
+    """Those that a run has rows of, with their meanings."""
+    timed = {row["clock"] for row in run["rows"]}
+    return {name: meaning for name, meaning in run["clocks"].items() if name in timed}
+
+
 def loses(row: Row) -> bool:
     return bool(row["speedup"]["median"] < 1.0)
 
