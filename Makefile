@@ -2,7 +2,7 @@
 #
 #   make demo                    train WGAN-GP on real digits, show quality and the speed table
 #   make test                    set up and run all tests
-#   make bench                   measure this machine (about 15 minutes), write benchmarks/results/
+#   make bench                   measure this machine (over an hour), write benchmarks/results/
 #   make wheel                   build a wheel into dist/
 #   make lint                    ruff, mypy, clang-format
 #   make clean                   remove what was built (not runs/)

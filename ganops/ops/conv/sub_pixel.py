@@ -6,8 +6,8 @@ With stride s, pixel s i + r of dx meets only the taps k = (r + p) mod s + s t o
 
 so that all s x s phases are one convolution of dy with stride 1, whose kernel is s times smaller
 and which has s x s times the channels, and then an interleaving copy. The vendor's kernel loses to
-it where dx has few channels, as images have: 2.4x to 3.3x for 1 to 4 channels, 1.7x for 8, nothing
-from 16 on (4x4 kernel, stride 2, oneDNN).
+it where dx has few channels, as images have; from 16 on there is nothing to gain
+(benchmarks/bench_conv.py; oneDNN).
 """
 
 from __future__ import annotations

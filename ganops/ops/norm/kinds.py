@@ -8,6 +8,7 @@ public kernel, are a few operations of one pass each.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +26,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
-class Kind:
+class Kind(ABC):
     """What is not a differentiable tensor (one leaf to pytrees, which torch.func needs)."""
 
     impl: str
@@ -33,18 +34,19 @@ class Kind:
 
     centered = True
 
+    @abstractmethod
     def view(self, x: Tensor) -> View:
-        raise NotImplementedError
+        """x as the kernels see it."""
 
+    @abstractmethod
     def forward(self, x: Tensor, w: Tensor | None, b: Tensor | None) -> Triple:
         """(y, mean, rstd); mean and rstd in the order of the view's rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(
         self, dy: Tensor, x: Tensor, w: Tensor | None, mean: Tensor, rstd: Tensor, mask: list[bool]
     ) -> Grads:
         """(dx, dw, db), None where the mask says so."""
-        raise NotImplementedError
 
     def along(self, w: Tensor, x: Tensor) -> Tensor:
         """A weight or bias, shaped to multiply x."""
