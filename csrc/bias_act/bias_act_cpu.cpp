@@ -138,8 +138,8 @@ void run(BiasLayout layout, BiasActArgs args, bool value_only, bool from_output,
   const int64_t per_slab = pattern ? 1 : ceil_div(inner, unit);
   const int64_t units = pattern ? ceil_div(numel, unit) : numel / inner * per_slab;
   std::vector<C> biases(pattern ? unit : 0);
-  for (int64_t i = 0; b != nullptr && i < int64_t(biases.size()); ++i) {
-    biases[i] = to_compute(b[i / inner % channels]);
+  for (int64_t i = 0, c = 0; b != nullptr && i < int64_t(biases.size()); i += inner, ++c) {
+    std::fill_n(biases.data() + i, inner, to_compute(b[c % channels]));
   }
 
   // Sums are taken over groups of units whose size depends on the shape alone, so that they do
@@ -202,7 +202,11 @@ void run(BiasLayout layout, BiasActArgs args, bool value_only, bool from_output,
 
   if (db == nullptr) return;
   std::vector<double> total(channels, 0.0);
-  for (int64_t i = 0; i < int64_t(sums.size()); ++i) total[i % unit / inner % channels] += sums[i];
+  for (int64_t i = 0, c = 0; i < int64_t(sums.size()); i += inner, ++c) {
+    double sum = 0;
+    for (int64_t j = 0; j < inner; ++j) sum += sums[i + j];
+    total[c % channels] += sum;
+  }
   for (int64_t u = 0; u < int64_t(slab_sums.size()); ++u) {
     total[u / per_slab % channels] += slab_sums[u];
   }

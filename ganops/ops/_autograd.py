@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
 
 from .. import _dispatch, _library
 
@@ -104,6 +105,14 @@ def register(
 
 def _bound(autograd: Callable[..., Any], impl: str) -> Callable[..., Any]:
     return lambda *args: autograd(impl, *args)
+
+
+def is_last_order(ctx: Any) -> bool:
+    """Will nobody differentiate this backward? Then kernels need no Function around them.
+
+    Under torch.func, which hands over a context of its own, the Function knows what to do.
+    """
+    return not torch.is_grad_enabled() and isinstance(ctx, FunctionCtx)
 
 
 def refuse(op: str, order: int) -> RuntimeError:

@@ -111,7 +111,7 @@ def bias_act(
     alpha = defaults.alpha if alpha is None else float(alpha)
     gain = defaults.gain if gain is None else float(gain)
     limit = -1.0 if clamp is None else _in_dtype(float(clamp), x.dtype)
-    if b is not None:
+    if b is not None and not (b.dtype == x.dtype and b.is_contiguous()):
         b = b.to(x.dtype).contiguous()
     impl = _dispatch.choose("bias_act", impl, x.device, x.dtype)
     if impl == "reference":
@@ -142,22 +142,12 @@ def _check(
         raise TypeError(f"bias_act: expected x as a float tensor, got {got}")
     if x.layout != torch.strided:
         raise TypeError(f"bias_act: expected a dense x, got layout {x.layout}")
-    numbers = {"dim": dim, "alpha": alpha, "gain": gain, "clamp": clamp}
-    for name, value in numbers.items():
-        kinds = (int,) if name == "dim" else (int, float, type(None))
-        if not isinstance(value, kinds):
-            raise TypeError(
-                f"bias_act: expected {name} as a number, got {type(value).__name__} {value!r}"
-            )
     if act not in ACTIVATIONS:
         raise ValueError(f"bias_act: expected act as one of {', '.join(ACTIVATIONS)}; got {act!r}")
-    if alpha is not None and act != "lrelu":
-        raise ValueError(f"bias_act: alpha is the slope of lrelu; {act} takes none, got {alpha}")
-    for name, value in (("alpha", alpha), ("gain", gain)):
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"bias_act: expected {name} as a finite number, got {value}")
-    if clamp is not None and not clamp >= 0:
-        raise ValueError(f"bias_act: expected clamp >= 0 or None, got {clamp}")
+    if not isinstance(dim, int):
+        raise TypeError(f"bias_act: expected dim as a number, got {type(dim).__name__} {dim!r}")
+    if not alpha is gain is clamp is None:
+        _check_numbers(act, alpha, gain, clamp)
     if b is None:
         rank = max(x.dim(), 1)
         if dim != 1 and not -rank <= dim < rank:  # 1, the default, suits every x
@@ -175,3 +165,18 @@ def _check(
         )
     if b.device != x.device:
         raise ValueError(f"bias_act: expected b on {x.device} as x is, got {b.device}")
+
+
+def _check_numbers(act: str, alpha: float | None, gain: float | None, clamp: float | None) -> None:
+    for name, value in (("alpha", alpha), ("gain", gain), ("clamp", clamp)):
+        if not isinstance(value, (int, float, type(None))):
+            raise TypeError(
+                f"bias_act: expected {name} as a number, got {type(value).__name__} {value!r}"
+            )
+    if alpha is not None and act != "lrelu":
+        raise ValueError(f"bias_act: alpha is the slope of lrelu; {act} takes none, got {alpha}")
+    for name, value in (("alpha", alpha), ("gain", gain)):
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"bias_act: expected {name} as a finite number, got {value}")
+    if clamp is not None and not clamp >= 0:
+        raise ValueError(f"bias_act: expected clamp >= 0 or None, got {clamp}")

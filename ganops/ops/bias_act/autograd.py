@@ -24,7 +24,15 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .._autograd import empty_dense_like, kernel, quick, refuse, refuse_nested_forward, register
+from .._autograd import (
+    empty_dense_like,
+    is_last_order,
+    kernel,
+    quick,
+    refuse,
+    refuse_nested_forward,
+    register,
+)
 from .._triton import deferred
 
 
@@ -94,7 +102,8 @@ class BiasAct(Function):
         need_x, need_b, _ = ctx.needs_input_grad
         if ctx.spec.identity:
             return dy if need_x else None, _reduce(dy, ctx.spec.dim) if need_b else None, None
-        dx, db = BiasActGrad.apply(dy, *ctx.saved_tensors, need_b, ctx.spec)
+        slope = BiasActGrad.forward if is_last_order(ctx) else BiasActGrad.apply
+        dx, db = slope(dy, *ctx.saved_tensors, need_b, ctx.spec)
         return dx if need_x else None, db, None
 
     @staticmethod
