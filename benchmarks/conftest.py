@@ -33,6 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--impl", choices=("auto", "native", "triton", "reference"), default="auto")
     group.addoption("--device", choices=("cpu", "cuda"), default="cpu")
     group.addoption("--json", metavar="PATH", help="results file, or its folder")
+    group.addoption(
+        "--update", action="store_true", help="with --json: replace these rows, keep the others"
+    )
     group.addoption("--budget", type=float, default=2.0, help="seconds of timing per row and clock")
 
 
@@ -140,7 +143,8 @@ def this_run(config: pytest.Config) -> dict[str, Any]:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
     if config.getoption("--json") and exitstatus == 0:
-        document = results.merge(earlier(config), this_machine.machine(), this_run(config))
+        machine, update = this_machine.machine(), config.getoption("--update")
+        document = results.merge(earlier(config), machine, this_run(config), update=update)
         results.write_json(results_file(config), document)
 
 

@@ -101,6 +101,17 @@ def beaten_by_compile(run: Run) -> list[str]:
     ]
 
 
+def remeasured(run: Run) -> list[str]:
+    """By `bench run --update`: which rows, when, at which commit."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in run["rows"]:
+        if when := row.get("measured"):
+            found.setdefault((when["date"], when["revision"] or "no commit"), []).append(
+                f"`{row['op']}`, {row['row']}, {row['clock']}"
+            )
+    return [f"- {date}, {commit}: {'; '.join(rows)}" for (date, commit), rows in found.items()]
+
+
 def missing(run: Run) -> list[str]:
     found: dict[tuple[str, str], list[str]] = {}
     for row in run["rows"]:
@@ -154,6 +165,8 @@ def markdown(document: dict[str, Any]) -> str:
         lost = losing(run)
         lines += ["", f"### Rows that lose: {len(lost)} of {len(run['rows'])}", ""]
         lines += lost or ["None."]
+        later = remeasured(run)
+        lines += ["", "### Rows measured at another time", "", *later] if later else []
         beaten = beaten_by_compile(run)
         lines += ["", f"### Rows that lose to torch.compile: {len(beaten)}", ""]
         lines += beaten or ["None."]

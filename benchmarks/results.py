@@ -114,14 +114,26 @@ def read_all(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+# What rows of one run share, so that they stand in one table.
+SHARED = ("sizes", "impl", "versions")
+
+
 def merge(
-    old: dict[str, Any] | None, machine: dict[str, Any], run: dict[str, Any] | None
+    old: dict[str, Any] | None,
+    machine: dict[str, Any],
+    run: dict[str, Any] | None,
+    *,
+    update: bool = False,
 ) -> dict[str, Any]:
     """The document with this run in place of the one for the same device and allocator.
 
-    A whole run is replaced, never single rows: the rows of a run share a date and versions.
+    update: only the rows of `run` take the place of their namesakes there, each with the date and
+    revision it was measured at. Refused where versions differ: those rows would not compare.
     """
     runs = [] if run is None else [run]
+    if old is not None and run is not None and update:
+        same = [r for r in old["runs"] if all(r[k] == run[k] for k in ("device", "allocator"))]
+        runs = [updated(each, run) for each in same] or runs
     if old is not None:
         was, now = old["machine"]["slug"], machine["slug"]
         if was != now:
@@ -130,6 +142,22 @@ def merge(
         runs += [kept for kept in old["runs"] if (kept["device"], kept["allocator"]) not in new]
     runs.sort(key=lambda each: (each["device"], each["allocator"]))
     return check({"schema": SCHEMA, "machine": machine, "runs": runs})
+
+
+def updated(old: Run, new: Run) -> Run:
+    """`old` with the rows of `new` in place of, or after, its own."""
+    for name in SHARED:
+        if old[name] != new[name]:
+            raise ValueError(
+                f"results: expected {name} {old[name]} as the recorded rows have, got {new[name]}; "
+                "measure the whole"
+            )
+    when = {"date": new["date"], "revision": new["revision"]}
+    fresh = {key(row): {**row, "measured": when} for row in new["rows"]}
+    kept = [fresh.pop(key(row), row) for row in old["rows"]]
+    limits = {**new["limits"], **old["limits"]}
+    served = {**old["served_by"], **new["served_by"]}
+    return {**old, "limits": limits, "served_by": served, "rows": [*kept, *fresh.values()]}
 
 
 def write(path: Path, text: str) -> None:

@@ -63,9 +63,12 @@ def run(benchmarks: Path, options: argparse.Namespace) -> int:
     if options.only:
         command += ["-k", options.only]
     whole = not options.only and options.sizes != "tiny"
-    target: Path | None = options.out or (benchmarks / "results" if whole else None)
+    recorded = whole or options.update
+    target: Path | None = options.out or (benchmarks / "results" if recorded else None)
     if target is not None:
         command += ["--json", str(target.resolve())]
+    if options.update:
+        command.append("--update")
     chosen = list(ALLOCATORS) if options.allocator == "both" else [options.allocator]
     for allocator in chosen:
         print(f"ganops bench: allocator {allocator}", flush=True)
@@ -74,7 +77,8 @@ def run(benchmarks: Path, options: argparse.Namespace) -> int:
             return code
     if target is None:
         print(
-            "ganops bench: a partial or tiny run is recorded nowhere (a partial one by --out FILE)"
+            "ganops bench: a partial or tiny run is recorded nowhere (a partial one by --update "
+            "or --out FILE)"
         )
     return 0
 
@@ -88,6 +92,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     runner.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     runner.add_argument("--allocator", choices=(*ALLOCATORS, "both"), default="both")
     runner.add_argument("--only", metavar="EXPRESSION", help="benchmarks to run, as pytest's -k")
+    runner.add_argument(
+        "--update", action="store_true", help="record these rows, keep the others as they are"
+    )
     runner.add_argument(
         "--out", type=Path, metavar="PATH", help="file or folder; default: results/"
     )

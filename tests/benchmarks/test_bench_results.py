@@ -6,6 +6,7 @@ import copy
 import json
 
 import pytest
+import report
 import results
 
 
@@ -67,6 +68,25 @@ def test_a_run_replaces_the_one_of_the_same_device_and_allocator_only(document):
     on_cuda = results.merge(document, document["machine"], {**new, "device": "cuda"})
     assert len(on_cuda["runs"]) == 3
     assert results.merge(None, document["machine"], new)["runs"] == [new]
+
+
+def test_an_update_replaces_its_rows_and_says_when(document):
+    old = document["runs"][1]
+    first, *others = old["rows"]
+    again = {**copy.deepcopy(first), "rounds": 99}
+    added = {**copy.deepcopy(first), "row": "another size"}
+    when = {"date": "2027-01-01", "revision": "abc"}
+    new = {**copy.deepcopy(old), **when, "rows": [again, added]}
+    merged = results.merge(document, document["machine"], new, update=True)
+    assert merged["runs"][0] == document["runs"][0]
+    run = merged["runs"][1]
+    assert run["date"] == old["date"]
+    assert run["rows"] == [{**again, "measured": when}, *others, {**added, "measured": when}]
+    assert report.remeasured(old) == []
+    assert [line.count(";") for line in report.remeasured(run)] == [1]
+    assert "2027-01-01, abc" in report.markdown(merged)
+    with pytest.raises(ValueError, match=r"expected versions .* measure the whole"):
+        results.merge(document, document["machine"], {**new, "versions": {}}, update=True)
 
 
 def test_another_machine_is_refused(document):

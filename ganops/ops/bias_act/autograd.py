@@ -102,7 +102,7 @@ class BiasAct(Function):
         need_x, need_b, _ = ctx.needs_input_grad
         if ctx.spec.identity:
             return dy if need_x else None, _reduce(dy, ctx.spec.dim) if need_b else None, None
-        slope = BiasActGrad.forward if is_last_order(ctx) else BiasActGrad.apply
+        slope: Any = BiasActGrad.forward if is_last_order(ctx) else BiasActGrad.apply
         dx, db = slope(dy, *ctx.saved_tensors, need_b, ctx.spec)
         return dx if need_x else None, db, None
 
