@@ -102,6 +102,16 @@ def register(
             _LIBRARY.impl(op + suffix, _bound(autograd, impl), "Autograd")
 
 
+def plainly_batched(op: str, plain: Callable[..., Any]) -> None:
+    """Where autograd.grad(is_grads_batched=True) is to meet a kernel: plain operations serve it.
+
+    Its batching is not torch.func's, and has no fallback for ops that take lists of tensors.
+    """
+    for impl, suffix in _SUFFIX.items():
+        if available(impl):
+            _LIBRARY.impl(f"{op}{suffix}.kernel", plain, "Batched")
+
+
 def _bound(autograd: Callable[..., Any], impl: str) -> Callable[..., Any]:
     return lambda *args: autograd(impl, *args)
 

@@ -1,0 +1,320 @@
+// spectral_norm on the CPU: a step of the iteration reads W once, W / sigma reads it again, and the
+// backward reads G and Y, and G again. Layers that one thread can keep in its cache are taken
+// whole, so those second reads are of its own cache; larger ones are cut into fixed pieces of rows,
+// so that results do not depend on the number of threads.
+#include <cmath>
+
+#include "../common/results.h"
+#include "../common/stream_store.h"
+#include "../common/widen.h"
+#include "spectral_norm_layout.h"
+#include "spectral_norm_math.h"
+
+namespace ganops {
+namespace {
+
+constexpr int64_t kPiece = int64_t(1) << 17;  // elements: half of a core's second cache in float
+constexpr int64_t kLeastRows = 16;            // a piece's sum for W^T u is as long as a row
+constexpr int kRows = 4;                      // taken together: v and W^T u are then loaded less
+
+#define GANOPS_SPECTRAL_BLOCKS(C)                                                           \
+  /* s = R rows of w times v, then (if there is a t) t += s w */                            \
+  template <int R>                                                                          \
+  GANOPS_INLINE void rows_loop(const C* GANOPS_RESTRICT w, const C* GANOPS_RESTRICT v,      \
+                               C* GANOPS_RESTRICT s, C* GANOPS_RESTRICT t, int64_t n) {     \
+    constexpr int lanes = (R == 1 ? 256 : 64) / int(sizeof(C)); /* enough sums in flight */ \
+    C sums[R][lanes] = {};                                                                  \
+    int64_t i = 0;                                                                          \
+    for (; i + lanes <= n; i += lanes) {                                                    \
+      for (int r = 0; r < R; ++r) {                                                         \
+        for (int j = 0; j < lanes; ++j) sums[r][j] += w[r * n + i + j] * v[i + j];          \
+      }                                                                                     \
+    }                                                                                       \
+    for (int r = 0; r < R; ++r) {                                                           \
+      double sum = 0;                                                                       \
+      for (int j = 0; j < lanes; ++j) sum += double(sums[r][j]);                            \
+      for (int64_t k = i; k < n; ++k) sum += double(w[r * n + k]) * double(v[k]);           \
+      s[r] = C(sum);                                                                        \
+    }                                                                                       \
+    if (t == nullptr) return;                                                               \
+    C k[R];                                                                                 \
+    for (int r = 0; r < R; ++r) k[r] = s[r];                                                \
+    for (int64_t j = 0; j < n; ++j) {                                                       \
+      C sum = k[0] * w[j];                                                                  \
+      for (int r = 1; r < R; ++r) sum += k[r] * w[r * n + j];                               \
+      t[j] += sum;                                                                          \
+    }                                                                                       \
+  }                                                                                         \
+  GANOPS_CLONES                                                                             \
+  void spectral_rows(const C* w, const C* v, C* s, C* t, int64_t rows, int64_t n) {         \
+    if (rows == kRows) return rows_loop<kRows>(w, v, s, t, n);                              \
+    for (int64_t r = 0; r < rows; ++r) rows_loop<1>(w + r * n, v, s + r, t, n);             \
+  }                                                                                         \
+  GANOPS_CLONES                                                                             \
+  double spectral_square(const C* a, int64_t n) {                                           \
+    double lanes[8] = {}, sum = 0;                                                          \
+    int64_t i = 0;                                                                          \
+    for (; i + 8 <= n; i += 8) {                                                            \
+      for (int j = 0; j < 8; ++j) lanes[j] += double(a[i + j]) * double(a[i + j]);          \
+    }                                                                                       \
+    for (; i < n; ++i) sum += double(a[i]) * double(a[i]);                                  \
+    for (int j = 0; j < 8; ++j) sum += lanes[j];                                            \
+    return sum;                                                                             \
+  }                                                                                         \
+  GANOPS_CLONES                                                                             \
+  void spectral_times(const C* GANOPS_RESTRICT a, C* GANOPS_RESTRICT b, int64_t n, C k) {   \
+    for (int64_t j = 0; j < n; ++j) b[j] = k * a[j];                                        \
+  }                                                                                         \
+  /* the first of `pieces` vectors becomes k times their sum */                             \
+  GANOPS_CLONES                                                                             \
+  void spectral_collect(C* parts, int64_t pieces, int64_t n, C k) {                         \
+    for (int64_t p = 1; p < pieces; ++p) {                                                  \
+      const C* GANOPS_RESTRICT more = parts + p * n;                                        \
+      for (int64_t j = 0; j < n; ++j) parts[j] += more[j];                                  \
+    }                                                                                       \
+    for (int64_t j = 0; j < n; ++j) parts[j] *= k;                                          \
+  }
+
+GANOPS_SPECTRAL_BLOCKS(float)
+GANOPS_SPECTRAL_BLOCKS(double)
+
+#define GANOPS_SPECTRAL_STREAMS(T)                                                                \
+  GANOPS_CLONES                                                                                   \
+  void spectral_scale(const T* w, T* y, int64_t n, compute_t<T> k, bool stream) {                 \
+    store_results(y, n, stream,                                                                   \
+                  [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {           \
+                    for (int64_t i = 0; i < count; ++i)                                           \
+                      to[i] = from_compute<T>(k * to_compute(w[at + i]));                         \
+                  });                                                                             \
+  }                                                                                               \
+  GANOPS_CLONES                                                                                   \
+  double spectral_dot(const T* GANOPS_RESTRICT a, const T* GANOPS_RESTRICT b, int64_t n) {        \
+    double sum = 0;                                                                               \
+    for (int64_t start = 0; start < n; start += kBlock) {                                         \
+      const int64_t stop = std::min(start + kBlock, n);                                           \
+      compute_t<T> lanes[64] = {};                                                                \
+      int64_t i = start;                                                                          \
+      for (; i + 64 <= stop; i += 64) {                                                           \
+        for (int j = 0; j < 64; ++j) lanes[j] += to_compute(a[i + j]) * to_compute(b[i + j]);     \
+      }                                                                                           \
+      for (int j = 0; j < 64; ++j) sum += double(lanes[j]);                                       \
+      for (; i < stop; ++i) sum += double(to_compute(a[i])) * double(to_compute(b[i]));           \
+    }                                                                                             \
+    return sum;                                                                                   \
+  }                                                                                               \
+  GANOPS_CLONES                                                                                   \
+  void spectral_segment(const T* g, const compute_t<T>* v, T* out, int64_t n,                     \
+                        compute_t<T> inverse, compute_t<T> along, bool stream) {                  \
+    store_results(                                                                                \
+        out, n, stream, [&](int64_t at, T* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {     \
+          for (int64_t i = 0; i < count; ++i)                                                     \
+            to[i] =                                                                               \
+                from_compute<T>(spectral_grad(to_compute(g[at + i]), inverse, along, v[at + i])); \
+        });                                                                                       \
+  }
+
+GANOPS_SPECTRAL_STREAMS(float)
+GANOPS_SPECTRAL_STREAMS(double)
+GANOPS_SPECTRAL_STREAMS(BFloat16)
+GANOPS_SPECTRAL_STREAMS(Half)
+
+// Rows cut into equal pieces, by the matrix alone.
+struct Pieces {
+  int64_t count, rows;
+  explicit Pieces(const Matrix& m) {
+    const int64_t least = std::max(kLeastRows, kPiece / std::max<int64_t>(m.columns(), 1));
+    count = std::max<int64_t>(m.rows / least, 1);
+    rows = ceil_div(ceil_div(m.rows, count), kRows) * kRows;
+    count = std::max<int64_t>(ceil_div(m.rows, rows), 1);
+  }
+};
+
+template <class T>
+struct Layer {
+  using C = compute_t<T>;
+  Matrix m;
+  const T* w;
+  C *u, *v;  // read, and overwritten
+
+  // Rows r ... r + count - 1 as numbers to compute with: in place, or gathered into `buffer`.
+  const C* rows(int64_t r, int64_t count, std::vector<C>& buffer) const {
+    if constexpr (sizeof(T) == sizeof(C)) {
+      if (m.outer == 1) return w + r * m.inner;
+    }
+    buffer.resize(kRows * m.columns());
+    for (int64_t k = 0; k < count; ++k) {
+      for (int64_t o = 0; o < m.outer; ++o) {
+        const T* from = w + (o * m.rows + r + k) * m.inner;
+        C* to = buffer.data() + k * m.columns() + o * m.inner;
+        if constexpr (sizeof(T) == sizeof(C)) {
+          std::copy(from, from + m.inner, to);
+        } else {
+          widen_block(from, to, m.inner);
+        }
+      }
+    }
+    return buffer.data();
+  }
+
+  // s = W v, and with it the sums s_i w_i of every piece.
+  void products(std::vector<C>& s, std::vector<C>& parts) const {
+    const Pieces pieces(m);
+    parallel_units(pieces.count, pieces.rows * m.columns(), [&](int64_t first, int64_t last) {
+      std::vector<C> buffer;
+      for (int64_t p = first; p < last; ++p) {
+        C* t = parts.empty() ? nullptr : parts.data() + p * m.columns();
+        const int64_t stop = std::min((p + 1) * pieces.rows, m.rows);
+        for (int64_t r = p * pieces.rows; r < stop; r += kRows) {
+          const int64_t count = std::min<int64_t>(kRows, stop - r);
+          spectral_rows(rows(r, count, buffer), v, s.data() + r, t, count, m.columns());
+        }
+      }
+    });
+  }
+
+  double iterated(int64_t steps, double eps) const {
+    const int64_t count = Pieces(m).count, n = m.columns();
+    std::vector<C> s(m.rows), parts;
+    double sigma = 0;
+    for (int64_t k = 0; k < steps; ++k) {
+      parts.assign(count * n, C(0));
+      products(s, parts);
+      const double unit = spectral_unit(std::sqrt(spectral_square(s.data(), m.rows)), eps);
+      spectral_times(s.data(), u, m.rows, C(unit));
+      spectral_collect(parts.data(), count, n, C(unit));
+      const double square = spectral_square(parts.data(), n);
+      const double other = spectral_unit(std::sqrt(square), eps);
+      spectral_times(parts.data(), v, n, C(other));
+      sigma = square * other;
+    }
+    if (steps > 0) return sigma;
+    products(s, parts);
+    for (int64_t r = 0; r < m.rows; ++r) sigma += double(u[r]) * double(s[r]);
+    return sigma;
+  }
+};
+
+// Calls f(i) for every layer: small ones shared among the threads, large ones one after another.
+template <class F>
+void for_layers(const std::vector<Matrix>& layers, const F& f) {
+  std::vector<int64_t> small;
+  int64_t numbers = 0;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (Pieces(layers[i]).count == 1) {
+      small.push_back(int64_t(i));
+      numbers += layers[i].numel();
+    } else {
+      f(int64_t(i));
+    }
+  }
+  const int64_t count = int64_t(small.size());
+  parallel_units(count, numbers / std::max<int64_t>(count, 1), [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) f(small[i]);
+  });
+}
+
+Tensor copy_of(const Tensor& t) { return torch::stable::clone(t); }
+
+std::tuple<Tensors, Tensors, Tensors, Tensor> spectral_norm_cpu(Tensors ws, Tensors us, Tensors vs,
+                                                                int64_t steps, double eps,
+                                                                int64_t dim) {
+  check_lists(ws, us, vs);
+  const int64_t count = int64_t(ws.size());
+  const ScalarType dtype = ws[0].scalar_type();
+  Tensor sigmas =
+      torch::stable::new_empty(ws[0], {count}, std::make_optional(reduced_dtype(dtype)));
+  Tensors ys;
+  std::vector<Matrix> layers;
+  std::vector<Result> results;
+  for (int64_t i = 0; i < count; ++i) {
+    const Matrix m = matrix_of(ws[i], dim);
+    layers.push_back(m);
+    results.emplace_back(result_like(ws[i]));
+    ws[i] = torch::stable::contiguous(ws[i]);
+    us[i] = copy_of(vector_of(us[i], m.rows, ws[i], "u"));
+    vs[i] = copy_of(vector_of(vs[i], m.columns(), ws[i], "v"));
+  }
+  dispatch_floating(dtype, "spectral_norm", [&](auto t) {
+    using T = decltype(t);
+    using C = compute_t<T>;
+    C* all = mutable_data<C>(sigmas);
+    for_layers(layers, [&](int64_t i) {
+      const Matrix m = layers[i];
+      const Layer<T> layer{m, data<T>(ws[i]), mutable_data<C>(us[i]), mutable_data<C>(vs[i])};
+      all[i] = C(layer.iterated(steps, eps));
+      const C inverse = C(1) / all[i];
+      T* y = static_cast<T*>(results[i].rows());
+      const bool stream = m.numel() * int64_t(sizeof(T)) >= kStreamBytes;
+      parallel_units(ceil_div(m.numel(), kPiece), kPiece, [&](int64_t first, int64_t last) {
+        const int64_t start = first * kPiece, stop = std::min(last * kPiece, m.numel());
+        spectral_scale(layer.w + start, y + start, stop - start, inverse, stream);
+        if (stream) stream_fence();
+      });
+    });
+  });
+  for (Result& r : results) ys.push_back(r.finished());
+  return {ys, us, vs, sigmas};
+}
+
+template <class T, class C = compute_t<T>>
+void layer_grad(const Matrix& m, const T* g, const T* y, const C* u, const C* v, C sigma, T* out) {
+  const int64_t n = m.numel(), pieces = ceil_div(n, kPiece);
+  std::vector<double> partial(pieces);
+  parallel_units(pieces, kPiece, [&](int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; ++p) {
+      const int64_t start = p * kPiece;
+      partial[p] = spectral_dot(g + start, y + start, std::min(kPiece, n - start));
+    }
+  });
+  double dot = 0;
+  for (const double part : partial) dot += part;
+  const C inverse = C(1) / sigma, along = C(dot / double(sigma));
+  const bool stream = m.numel() * int64_t(sizeof(T)) >= kStreamBytes;
+  parallel_units(m.outer * m.rows, m.inner, [&](int64_t first, int64_t last) {
+    for (int64_t s = first; s < last; ++s) {
+      spectral_segment(g + s * m.inner, v + s / m.rows * m.inner, out + s * m.inner, m.inner,
+                       inverse, along * u[s % m.rows], stream);
+    }
+    if (stream) stream_fence();
+  });
+}
+
+Tensors spectral_norm_grad_cpu(Tensors gs, Tensors ys, Tensors us, Tensors vs, Tensor sigmas,
+                               int64_t dim) {
+  check_lists(ys, us, vs);
+  check_grads(gs, ys, sigmas);
+  std::vector<Matrix> layers;
+  std::vector<Result> results;
+  for (size_t i = 0; i < ys.size(); ++i) {
+    const Matrix m = matrix_of(ys[i], dim);
+    layers.push_back(m);
+    results.emplace_back(result_like(ys[i]));
+    gs[i] = torch::stable::contiguous(gs[i]);
+    ys[i] = torch::stable::contiguous(ys[i]);
+    us[i] = vector_of(us[i], m.rows, ys[i], "u");
+    vs[i] = vector_of(vs[i], m.columns(), ys[i], "v");
+  }
+  sigmas = torch::stable::contiguous(sigmas);
+  dispatch_floating(ys[0].scalar_type(), "spectral_norm", [&](auto t) {
+    using T = decltype(t);
+    using C = compute_t<T>;
+    for_layers(layers, [&](int64_t i) {
+      layer_grad<T>(layers[i], data<T>(gs[i]), data<T>(ys[i]), data<C>(us[i]), data<C>(vs[i]),
+                    data<C>(sigmas)[i], static_cast<T*>(results[i].rows()));
+    });
+  });
+  Tensors out;
+  for (Result& r : results) out.push_back(r.finished());
+  return out;
+}
+
+}  // namespace
+}  // namespace ganops
+
+STABLE_TORCH_LIBRARY_IMPL(ganops, CPU, m) {
+  using namespace ganops;
+  m.impl("spectral_norm", TORCH_BOX(&spectral_norm_cpu));
+  m.impl("spectral_norm.kernel", TORCH_BOX(&spectral_norm_cpu));
+  m.impl("spectral_norm_grad", TORCH_BOX(&spectral_norm_grad_cpu));
+  m.impl("spectral_norm_grad.kernel", TORCH_BOX(&spectral_norm_grad_cpu));
+}
