@@ -52,10 +52,12 @@ class _Bound:
 
 
 class _Positional(inspect.Signature):
-    """Of a function whose arguments are all given, by position."""
+    """Of a function whose arguments are all given, by position; the last may be `*rest`."""
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs or len(args) != len(self.parameters):
+        *_, last = self.parameters.values()
+        rest = last.kind == last.VAR_POSITIONAL and len(args) >= len(self.parameters) - 1
+        if kwargs or not (rest or len(args) == len(self.parameters)):
             return super().bind(*args, **kwargs)
         return _Bound(args)
 

@@ -20,6 +20,8 @@ from .autograd import SpectralNorm, Spec
 
 __all__ = ["spectral_norm_weights"]
 
+_PLAIN = {Tensor, Parameter}
+
 
 def spectral_norm_weights(
     weights: Sequence[Tensor],
@@ -92,13 +94,13 @@ def _groups(
     """Which weights share a call: those of one implementation, device and dtype."""
     groups: dict[Any, list[int]] = {}
     chosen: dict[Any, str] = {}
+    compiling = torch.compiler.is_compiling()  # which fuses plain operations itself
     for i, each in enumerate(zip(weights, us, vs)):
         where = (each[0].device, each[0].dtype)
         if where not in chosen:
             chosen[where] = _dispatch.choose("spectral_norm", "auto", *where)
-        # torch.compile fuses plain operations itself; subclasses have rules of their own.
-        plain = torch.compiler.is_compiling() or any(type(t) not in (Tensor, Parameter)
-                                                     for t in each)  # fmt: skip
+        # Subclasses have rules of their own.
+        plain = compiling or not _PLAIN.issuperset(map(type, each))
         groups.setdefault(("reference" if plain else chosen[where], *where), []).append(i)
     return groups
 

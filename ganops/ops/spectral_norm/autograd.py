@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .._autograd import kernel, plainly_batched, register
+from .._autograd import kernel, plainly_batched, quick, register
 from .._triton import deferred
 from .._twins import one_forward_level
 from . import reference
@@ -43,6 +43,7 @@ def split(tensors: Sequence[Any], parts: int) -> list[list[Any]]:
     return [list(tensors[i * n : (i + 1) * n]) for i in range(parts)]
 
 
+@quick
 class SpectralNorm(Function):
     """(*ys, *us, *vs, sigmas) from (spec, *ws, *us, *vs)."""
 
@@ -50,7 +51,7 @@ class SpectralNorm(Function):
     def forward(spec: Spec, *tensors: Tensor) -> tuple[Tensor, ...]:
         ws, us, vs = split(tensors, 3)
         wide = reference.reduced(ws[0])
-        given = ([t.to(wide) for t in each] for each in (us, vs))
+        given = ([t if t.dtype == wide else t.to(wide) for t in each] for each in (us, vs))
         ys, new_us, new_vs, sigmas = kernel("spectral_norm", spec.impl)(
             ws, *given, spec.n_iterations, spec.eps, spec.dim
         )
@@ -126,6 +127,7 @@ def _tangent(
         return ((wide - sigma_t * y.to(u.dtype)) / sigma).to(y.dtype), sigma_t
 
 
+@quick
 class SpectralNormGrad(Function):
     """Every dW from (spec, sigmas, *gs, *ys, *us, *vs)."""
 
