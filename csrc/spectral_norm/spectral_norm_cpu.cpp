@@ -124,7 +124,7 @@ struct Pieces {
   explicit Pieces(const Matrix& m) {
     const int64_t least = std::max(kLeastRows, kPiece / std::max<int64_t>(m.columns(), 1));
     count = std::max<int64_t>(m.rows / least, 1);
-    rows = ceil_div(ceil_div(m.rows, count), kRows) * kRows;
+    rows = std::max<int64_t>(ceil_div(ceil_div(m.rows, count), kRows), 1) * kRows;
     count = std::max<int64_t>(ceil_div(m.rows, rows), 1);
   }
 };

@@ -21,6 +21,7 @@ inline Matrix matrix_of(const Tensor& w, int64_t dim) {
   Matrix m{1, w.size(at), 1};
   for (int64_t d = 0; d < at; ++d) m.outer *= w.size(d);
   for (int64_t d = at + 1; d < w.dim(); ++d) m.inner *= w.size(d);
+  if (m.rows == 0) m.inner = 0;  // no row has any columns
   return m;
 }
 
