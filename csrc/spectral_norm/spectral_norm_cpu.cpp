@@ -33,40 +33,37 @@ struct Layer {
   const T* w;
   C *u, *v;  // read, and overwritten
 
-  // Rows r ... r + count - 1 as numbers to compute with: in place, or gathered into `buffer`.
-  const C* rows(int64_t r, int64_t count, std::vector<C>& buffer) const {
-    if constexpr (sizeof(T) == sizeof(C)) {
-      if (m.outer == 1) return w + r * m.inner;
-    }
-    buffer.resize(kRows * m.columns());
-    for (int64_t k = 0; k < count; ++k) {
-      for (int64_t o = 0; o < m.outer; ++o) {
-        const T* from = w + (o * m.rows + r + k) * m.inner;
-        C* to = buffer.data() + k * m.columns() + o * m.inner;
-        if constexpr (sizeof(T) == sizeof(C)) {
-          std::copy(from, from + m.inner, to);
-        } else {
-          widen_block(from, to, m.inner);
-        }
-      }
-    }
-    return buffer.data();
-  }
-
   // s = W v, and with it the sums s_i w_i of every piece.
   void products(std::vector<C>& s, std::vector<C>& parts) const {
     const Pieces pieces(m);
-    parallel_units(pieces.count, pieces.rows * m.columns(), [&](int64_t first, int64_t last) {
-      std::vector<C> buffer;
+    const int64_t n = m.columns();
+    parallel_units(pieces.count, pieces.rows * n, [&](int64_t first, int64_t last) {
+      std::vector<C> buffer(m.outer > 1 ? pieces.rows * m.inner : sizeof(T) == 2 ? kRows * n : 0);
       for (int64_t p = first; p < last; ++p) {
-        C* t = parts.empty() ? nullptr : parts.data() + p * m.columns();
-        const int64_t stop = std::min((p + 1) * pieces.rows, m.rows);
-        for (int64_t r = p * pieces.rows; r < stop; r += kRows) {
-          const int64_t count = std::min<int64_t>(kRows, stop - r);
-          spectral_rows(rows(r, count, buffer), v, s.data() + r, t, count, m.columns());
+        C* t = parts.empty() ? nullptr : parts.data() + p * n;
+        const int64_t start = p * pieces.rows, rows = std::min(pieces.rows, m.rows - start);
+        if (m.outer > 1) {
+          spectral_scattered(w + start * m.inner, v, s.data() + start, t, buffer.data(), m.outer,
+                             m.rows * m.inner, rows, m.inner);
+        } else {
+          together(w + start * n, s.data() + start, t, rows, buffer);
         }
       }
     });
+  }
+
+  // Rows that lie one after another; half types are widened, a few at a time.
+  void together(const T* from, C* s, C* t, int64_t rows, std::vector<C>& buffer) const {
+    const int64_t n = m.columns();
+    if constexpr (sizeof(T) == sizeof(C)) {
+      spectral_rows(from, v, s, t, rows, n);
+    } else {
+      for (int64_t r = 0; r < rows; r += kRows) {
+        const int64_t count = std::min<int64_t>(kRows, rows - r);
+        widen_block(from + r * n, buffer.data(), count * n);
+        spectral_rows(buffer.data(), v, s + r, t, count, n);
+      }
+    }
   }
 
   double iterated(int64_t steps, double eps) const {

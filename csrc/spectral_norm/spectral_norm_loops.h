@@ -41,8 +41,9 @@ constexpr int kRows = 4;  // taken together: v and W^T u are then loaded less
   }                                                                                         \
   GANOPS_CLONES                                                                             \
   void spectral_rows(const C* w, const C* v, C* s, C* t, int64_t rows, int64_t n) {         \
-    if (rows == kRows) return rows_loop<kRows>(w, v, s, t, n);                              \
-    for (int64_t r = 0; r < rows; ++r) rows_loop<1>(w + r * n, v, s + r, t, n);             \
+    int64_t r = 0;                                                                          \
+    for (; r + kRows <= rows; r += kRows) rows_loop<kRows>(w + r * n, v, s + r, t, n);      \
+    for (; r < rows; ++r) rows_loop<1>(w + r * n, v, s + r, t, n);                          \
   }                                                                                         \
   GANOPS_CLONES                                                                             \
   double spectral_square(const C* a, int64_t n) {                                           \
@@ -106,6 +107,59 @@ GANOPS_SPECTRAL_BLOCKS(double)
                 from_compute<T>(spectral_grad(to_compute(g[at + i]), inverse, along, v[at + i])); \
         });                                                                                       \
   }
+
+// The same products where a row is scattered: `outer` segments of K = inner numbers, those of the
+// next row beside them. W is walked as it lies; sums (rows, inner) is scratch.
+template <int K, class T, class C>
+GANOPS_INLINE void scattered_loop(const T* GANOPS_RESTRICT w, const C* GANOPS_RESTRICT v,
+                                  C* GANOPS_RESTRICT s, C* GANOPS_RESTRICT t,
+                                  C* GANOPS_RESTRICT sums, int64_t outer, int64_t step,
+                                  int64_t rows, int64_t inner) {
+  const int64_t n = K > 0 ? K : inner;
+  for (int64_t i = 0; i < rows * n; ++i) sums[i] = C(0);
+  for (int64_t o = 0; o < outer; ++o) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t j = 0; j < n; ++j) {
+        sums[r * n + j] += to_compute(w[o * step + r * n + j]) * v[o * n + j];
+      }
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    double sum = 0;
+    for (int64_t j = 0; j < n; ++j) sum += double(sums[r * n + j]);
+    s[r] = C(sum);
+  }
+  for (int64_t o = 0; t != nullptr && o < outer; ++o) {
+    const T* at = w + o * step;
+    C local[K > 0 ? K : 1] = {};
+    C* sum = K > 0 ? local : t + o * n;  // in registers where its length is known
+    int64_t r = 0;
+    for (; r + 4 <= rows; r += 4, at += 4 * n) {
+      for (int64_t j = 0; j < n; ++j) {
+        sum[j] += (s[r] * to_compute(at[j]) + s[r + 1] * to_compute(at[n + j])) +
+                  (s[r + 2] * to_compute(at[2 * n + j]) + s[r + 3] * to_compute(at[3 * n + j]));
+      }
+    }
+    for (; r < rows; ++r, at += n) {
+      for (int64_t j = 0; j < n; ++j) sum[j] += s[r] * to_compute(at[j]);
+    }
+    for (int64_t j = 0; K > 0 && j < n; ++j) t[o * n + j] += local[j];
+  }
+}
+#define GANOPS_SPECTRAL_SCATTERED(T)                                                           \
+  GANOPS_CLONES                                                                                \
+  void spectral_scattered(const T* w, const compute_t<T>* v, compute_t<T>* s, compute_t<T>* t, \
+                          compute_t<T>* sums, int64_t outer, int64_t step, int64_t rows,       \
+                          int64_t inner) {                                                     \
+    if (inner == 16) return scattered_loop<16>(w, v, s, t, sums, outer, step, rows, inner);    \
+    if (inner == 9) return scattered_loop<9>(w, v, s, t, sums, outer, step, rows, inner);      \
+    if (inner == 4) return scattered_loop<4>(w, v, s, t, sums, outer, step, rows, inner);      \
+    scattered_loop<0>(w, v, s, t, sums, outer, step, rows, inner);                             \
+  }
+GANOPS_SPECTRAL_SCATTERED(float)
+GANOPS_SPECTRAL_SCATTERED(double)
+GANOPS_SPECTRAL_SCATTERED(BFloat16)
+GANOPS_SPECTRAL_SCATTERED(Half)
 
 GANOPS_SPECTRAL_STREAMS(float)
 GANOPS_SPECTRAL_STREAMS(double)

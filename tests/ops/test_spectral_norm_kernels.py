@@ -38,9 +38,10 @@ def unit(n, like, seed):
 
 
 def vectors(ws, dim=0):
-    us = [unit(w.shape[dim], w, 10 + i) for i, w in enumerate(ws)]
+    """v at random, and u along W v: sigma is then no difference of large numbers."""
     vs = [unit(w.numel() // w.shape[dim], w, 20 + i) for i, w in enumerate(ws)]
-    return us, vs
+    us = [reference.matrix(w.detach(), dim).double() @ v.double() for w, v in zip(ws, vs)]
+    return [(u / u.norm()).to(w.dtype) for u, w in zip(us, ws)], vs
 
 
 def assert_close(got, expected, dtype, what=""):
@@ -84,9 +85,7 @@ def test_values_vectors_and_gradients(backend, dtype, n_iterations, dim):
         gs = [randn(*w.shape, seed=40 + i).to(w) for i, w in enumerate(ws)]
         ds = torch.autograd.grad(ys, ws, gs)
     for i, name in enumerate(named):
-        y, u, v, _ = reference.normalised(
-            wide[i], wide_us[i], wide_vs[i], n_iterations, 1e-12, dim
-        )
+        y, u, v, _ = reference.normalised(wide[i], wide_us[i], wide_vs[i], n_iterations, 1e-12, dim)
         assert ys[i].stride() == torch.empty_like(ws[i]).stride()
         assert_close(ys[i], y.to(dtype), dtype, f"y of {name}")
         assert_close(us[i], u.to(dtype), dtype, f"u of {name}")

@@ -16,7 +16,7 @@ from torch.nn import Parameter
 
 from ... import _dispatch
 from . import reference
-from .autograd import SpectralNorm, Spec
+from .autograd import Spec, SpectralNorm
 
 __all__ = ["spectral_norm_weights"]
 
