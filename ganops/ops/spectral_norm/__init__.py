@@ -57,7 +57,9 @@ def spectral_norm_weights(
     Derivatives: with respect to weights, of any order, in reverse and forward mode (one level of
     it) and under torch.func; u and v are constants, sigma is not:
     :math:`\partial L / \partial W = (G - \langle G, W/\sigma \rangle u v^\top) / \sigma`.
-    Memory kept for backward: W / sigma, u and v.
+    Memory kept for backward: W / sigma, u and v. The weights of one call (of a device and dtype)
+    are one node of the graph: a second backward through it, also for other weights, needs
+    ``retain_graph=True`` in the first.
 
     Raises:
         ValueError: lists of different lengths, a weight of fewer than two dimensions, vectors of
@@ -74,12 +76,13 @@ def spectral_norm_weights(
                 [0.0000, 0.6667]])
     """
     _check(weights, us, vs, n_iterations, dim)
-    settings = (n_iterations, eps, dim)
+    settings: Any = (n_iterations, eps, dim)
     found: list[Any] = [None] * len(weights)
     for impl, members in _groups(weights, us, vs).items():
         lists = [[each[i] for i in members] for each in (weights, us, vs)]
         if impl[0] == "reference":
-            ys = [reference.normalised(*each, *settings)[0] for each in zip(*lists)]
+            each: Any = zip(*lists)
+            ys = [reference.normalised(*layer, *settings)[0] for layer in each]
         else:
             spec = Spec(impl[0], *settings, in_place=True)
             ys = SpectralNorm.apply(spec, *lists[0], *lists[1], *lists[2])

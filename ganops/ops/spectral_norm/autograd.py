@@ -72,7 +72,7 @@ class SpectralNorm(Function):
     def backward(ctx: Any, *into: Tensor | None) -> tuple[Any, ...]:
         dim = ctx.spec.dim
         *saved, sigmas = ctx.saved_tensors
-        layers = list(zip(*split(saved, 3)))
+        layers: list[Any] = list(zip(*split(saved, 3)))
         gs, g_sigmas = into[: len(layers)], into[-1]
         found: list[Tensor | None] = [None] * len(layers)
         asked = [i for i, g in enumerate(gs) if g is not None and ctx.needs_input_grad[1 + i]]
@@ -96,17 +96,17 @@ class SpectralNorm(Function):
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         one_forward_level("spectral_norm")
         *saved, sigmas = ctx.saved_tensors
-        layers = list(zip(*split(saved, 3)))
-        along = [_tangent(t, *each, sigmas[i], ctx.spec.dim)
-                 for i, (t, each) in enumerate(zip(tangents, layers))]  # fmt: skip
+        layers: list[Any] = list(zip(*split(saved, 3)))
+        along = [_tangent(t, y, u, v, sigmas[i], ctx.spec.dim)
+                 for i, (t, (y, u, v)) in enumerate(zip(tangents, layers))]  # fmt: skip
         none = [None] * (2 * len(layers))
         return (*(y for y, _ in along), *none, torch.stack([s for _, s in along]))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], spec: Spec, *tensors: Tensor) -> tuple[Any, Any]:
         def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
-            settings = (spec.n_iterations, spec.eps, spec.dim)
-            layers = zip(*split(tensors, 3))
+            settings: Any = (spec.n_iterations, spec.eps, spec.dim)
+            layers: Any = zip(*split(tensors, 3))
             if not spec.in_place:
                 layers = ((w, u.clone(), v.clone()) for w, u, v in layers)
             ys, us, vs, sigmas = zip(*(reference.normalised(*t, *settings) for t in layers))
@@ -145,7 +145,7 @@ class SpectralNormGrad(Function):
     @staticmethod
     def backward(ctx: Any, *into: Tensor | None) -> tuple[Any, ...]:
         sigmas, *tensors = ctx.saved_tensors
-        layers = list(zip(*split(tensors, 4)))
+        layers: list[Any] = list(zip(*split(tensors, 4)))
         none = [None] * len(layers)
         gs, ys = list[Any](none), list[Any](none)
         d_sigmas = [torch.zeros_like(sigmas[0])] * len(layers)
@@ -180,7 +180,8 @@ class SpectralNormGrad(Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], spec: Spec, *tensors: Tensor) -> tuple[Any, Any]:
         def plain(sigmas: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-            return tuple(_grads(*split(tensors, 4), sigmas, spec.dim))
+            gs, ys, us, vs = split(tensors, 4)
+            return tuple(_grads(gs, ys, us, vs, sigmas, spec.dim))
 
         return _mapped(plain, info, in_dims[1:], tensors)
 
@@ -197,8 +198,8 @@ def _grads(
     gs: Tensors, ys: Tensors, us: Tensors, vs: Tensors, sigmas: Tensor, dim: int
 ) -> list[Tensor]:
     """The kernel's results in plain PyTorch."""
-    layers = enumerate(zip(gs, ys, us, vs))
-    return [reference.grad(*each, sigmas[i], dim) for i, each in layers]
+    return [reference.grad(g, y, u, v, sigmas[i], dim)
+            for i, (g, y, u, v) in enumerate(zip(gs, ys, us, vs))]  # fmt: skip
 
 
 def _fake(ws: Tensors, us: Tensors, vs: Tensors, *_: Any) -> tuple[Any, ...]:
