@@ -12,28 +12,36 @@ from harness import Case, Floor, Size
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ganops import use_impl
 from ganops.nn import batch_spectral_norm
 
 Bench = Callable[[Case], None]
 
-# Shapes of the weights: DCGAN's critic for 64 x 64, SNGAN's ResNet for CIFAR-10.
+# Shapes of the weights: DCGAN's critic for 64 x 64 and its generator (transposed: rows are the
+# second dimension), SNGAN's ResNet for CIFAR-10, and a network of layers so small that only the
+# number of operations counts.
 CRITICS = {
     "dcgan64": [(64, 3, 4, 4), (128, 64, 4, 4), (256, 128, 4, 4), (512, 256, 4, 4), (1, 8192)],
     "sngan": [(128, 3, 3, 3), (128, 128, 3, 3), (128, 3, 1, 1), *[(128, 128, 3, 3)] * 6,
               (128, 128, 1, 1), (1, 128)],
+    "dcgan64 generator": [(100, 512, 4, 4), (512, 256, 4, 4), (256, 128, 4, 4), (128, 64, 4, 4),
+                          (64, 3, 4, 4)],
+    "small": [(32, 32)] * 12,
 }  # fmt: skip
 
 
 class Weights(nn.Module):
     """A critic of which only the weights are read."""
 
-    def __init__(self, shapes: list[tuple[int, ...]]) -> None:
+    def __init__(self, shapes: list[tuple[int, ...]], transposed: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layers = nn.ModuleList(self._layer(shape) for shape in shapes)
+        self.layers = nn.ModuleList(self._layer(shape, transposed) for shape in shapes)
 
     @staticmethod
-    def _layer(shape: tuple[int, ...]) -> nn.Module:
+    def _layer(shape: tuple[int, ...], transposed: bool) -> nn.Module:
+        if transposed:
+            return spectral_norm(nn.ConvTranspose2d(shape[0], shape[1], shape[2]))
         layer = (
             nn.Conv2d(shape[1], shape[0], shape[2]) if len(shape) == 4 else nn.Linear(*shape[::-1])
         )
@@ -66,8 +74,14 @@ def bench_weights(
     written. Size: what the widths are divided by."""
     shapes = [tuple(max(n // size.shape[0], 1) if i < 2 else n for i, n in enumerate(s))
               for s in CRITICS[name]]  # fmt: skip
-    stock = Weights(shapes).to(device).train(training)
-    ours = batch_spectral_norm(copy.deepcopy(stock))
+    stock = Weights(shapes, transposed="generator" in name).to(device).train(training)
+    ours, plain = (batch_spectral_norm(copy.deepcopy(stock)) for _ in range(2))
+    plain_arm = with_gradient(plain)
+
+    def plainly() -> tuple[Tensor, ...]:
+        with use_impl("reference"):
+            return plain_arm()
+
     count = sum(torch.Size(s).numel() for s in shapes)
     nbytes = 6 * 4 * count
     whole = Size((count,))
@@ -77,6 +91,7 @@ def bench_weights(
             row=f"{name}, {count / 1e6:.2g}M weights, {'training' if training else 'evaluation'}",
             ours=with_gradient(ours),
             stock={"stock": with_gradient(stock)},
+            peers={"plain operations": plainly},
             floor=Floor.copy(nbytes, whole, device),
             nbytes=nbytes,
             flops=12 * count,

@@ -56,4 +56,12 @@ STABLE_TORCH_LIBRARY(ganops, m) {
   define(m, "smooth_grad2",
          "(Tensor v, Tensor dy, Tensor ref, int act, float a, float b)"
          " -> (Tensor d_dy, Tensor d_ref)");
+
+  // every W / sigma, the vectors after n_iterations, and the sigmas; weights share dtype and device
+  define(m, "spectral_norm",
+         "(Tensor[] ws, Tensor[] us, Tensor[] vs, int n_iterations, float eps, int dim)"
+         " -> (Tensor[] ys, Tensor[] new_us, Tensor[] new_vs, Tensor sigmas)");
+  define(m, "spectral_norm_grad",
+         "(Tensor[] gs, Tensor[] ys, Tensor[] us, Tensor[] vs, Tensor sigmas, int dim)"
+         " -> Tensor[]");
 }

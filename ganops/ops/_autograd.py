@@ -53,10 +53,12 @@ class _Bound:
 
 
 class _Positional(inspect.Signature):
-    """Of a function whose arguments are all given, by position."""
+    """Of a function whose arguments are all given, by position; the last may be `*rest`."""
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs or len(args) != len(self.parameters):
+        *_, last = self.parameters.values()
+        rest = last.kind == last.VAR_POSITIONAL and len(args) >= len(self.parameters) - 1
+        if kwargs or not (rest or len(args) == len(self.parameters)):
             return super().bind(*args, **kwargs)
         return _Bound(args)
 
@@ -101,6 +103,16 @@ def register(
             torch.library.register_fake(f"ganops::{op}{suffix}{overload}", fake, lib=_LIBRARY)
         if autograd is not None:
             _LIBRARY.impl(op + suffix, _bound(autograd, impl), "Autograd")
+
+
+def plainly_batched(op: str, plain: Callable[..., Any]) -> None:
+    """Where autograd.grad(is_grads_batched=True) is to meet a kernel: plain operations serve it.
+
+    Its batching is not torch.func's, and has no fallback for ops that take lists of tensors.
+    """
+    for impl, suffix in _SUFFIX.items():
+        if available(impl):
+            _LIBRARY.impl(f"{op}{suffix}.kernel", plain, "Batched")
 
 
 def _bound(autograd: Callable[..., Any], impl: str) -> Callable[..., Any]:

@@ -11,6 +11,7 @@
 #include "norm/norm_math.h"
 #include "philox/philox_math.h"
 #include "smooth/smooth_math.h"
+#include "spectral_norm/spectral_norm_math.h"
 
 namespace py = pybind11;
 using namespace ganops;
@@ -96,7 +97,18 @@ void bind_smooth(py::module_& m, const std::string& name) {
 }
 
 template <class T>
+void bind_spectral(py::module_& m) {
+  m.def("spectral_unit", [](const Array<T>& norm, T eps) {
+    return map<T>(norm, [=](T v) { return spectral_unit(v, eps); });
+  });
+  m.def("spectral_grad", [](const Array<T>& g, T inverse, T along, T v) {
+    return map<T>(g, [=](T x) { return spectral_grad(x, inverse, along, v); });
+  });
+}
+
+template <class T>
 void bind_formulas(py::module_& m) {
+  bind_spectral<T>(m);
   m.def("norm_second", &norm_second<T>);
   bind_numeric<T>(m);
   bind_act<T, Act::linear>(m, "linear");

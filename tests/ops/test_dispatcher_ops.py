@@ -48,6 +48,9 @@ def arguments(op, make, device):
     rstd, w5 = norms.detach().rsqrt().repeat(15), torch.randn(5, dtype=torch.float64, device=device)
     third = torch.randn(3, dtype=torch.float64, device=device)
     grad2 = (v, y, x)
+    ones = [torch.ones(n, dtype=torch.float64, device=device) for n in (2, 3, 15, 10)]
+    normed = [(([x, y], [u, u.clone()], [w, w.clone()]), dim)
+              for u, w, dim in ((ones[0], ones[2], 0), (ones[1], ones[3], 1))]  # fmt: skip
     return {
         "norm_grad2": [
             (*grad2, rstd[:6], rstd[:6], w5, None, None, 5, 0, True),
@@ -66,6 +69,9 @@ def arguments(op, make, device):
         "gradient_penalty_grad": [(go, x, norms, 1.0, False)],
         "gradient_penalty_grad2": [(v, go, x, norms, 1.0, True)],
         "smooth_grad2": [(v, y, x, code, 1.3, 0.8) for code in range(len(VALUES))],
+        "spectral_norm": [(*layers, 2 * dim, 1e-12, dim) for layers, dim in normed],
+        "spectral_norm_grad": [(layers[0], *layers, norms[:1].repeat(2), dim)
+                               for layers, dim in normed],
         "philox": [(torch.empty(0, device=device), 7, -3, 5, 2, kind) for kind in range(3)],
     }[op]  # fmt: skip
 
@@ -81,7 +87,23 @@ LAST_ORDER = {
 
 
 def test_the_list_of_ops_is_not_empty():
-    assert len(OPS) == 10
+    assert len(OPS) == 12
+
+
+def each_tensor(f, args):
+    """The arguments with f of every tensor, also of those in lists."""
+
+    def of(a):
+        return [of(b) for b in a] if isinstance(a, list) else f(a) if torch.is_tensor(a) else a
+
+    return [of(a) for a in args]
+
+
+def all_tensors(results):
+    """Of an op's results, lists among them laid flat."""
+    if torch.is_tensor(results):
+        return [results]
+    return [t for result in results for t in all_tensors(result)]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -91,7 +113,7 @@ def test_opcheck(backend, op, layout):
         pytest.skip("compact and permuted do, where interpreting each takes a second")
     found = getattr(torch.ops.ganops, op + backend.suffix)
     for args in arguments(op, LAYOUTS[layout], backend.device):
-        plain = [a.detach() if isinstance(a, torch.Tensor) else a for a in args]
+        plain = each_tensor(torch.Tensor.detach, args)
         torch.library.opcheck(found.default, plain if op in LAST_ORDER else args)
         torch.library.opcheck(found.kernel, plain)
 
@@ -102,11 +124,9 @@ def test_fakes_agree_in_strides(backend, op, layout):
     """opcheck compares strides up to its own taste; here they are equal."""
     found = getattr(torch.ops.ganops, op + backend.suffix).kernel
     for args in arguments(op, LAYOUTS[layout], backend.device):
-        plain = [a.detach() if isinstance(a, torch.Tensor) else a for a in args]
+        plain = each_tensor(torch.Tensor.detach, args)
         real = found(*plain)
         with torch._subclasses.FakeTensorMode() as mode:
-            fake = found(*[mode.from_tensor(a) if isinstance(a, torch.Tensor) else a
-                           for a in plain])  # fmt: skip
-        several = isinstance(real, (tuple, list))
-        for r, f in zip(real if several else [real], fake if several else [fake]):
+            fake = found(*each_tensor(mode.from_tensor, plain))
+        for r, f in zip(all_tensors(real), all_tensors(fake), strict=True):
             assert (r.shape, r.stride(), r.dtype) == (f.shape, f.stride(), f.dtype)
