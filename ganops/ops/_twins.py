@@ -57,3 +57,13 @@ class Like:
         if self.stride is None:
             return torch.empty(self.shape, dtype=self.dtype, device=self.device)
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+
+
+def rows_like(c: Tensor, t: Tensor) -> Tensor:
+    """c, one number for each row of t, to multiply t by."""
+    return c.to(t.dtype).reshape(-1, *[1] * (t.dim() - 1))
+
+
+def times_rows(t: Tensor, c: Tensor) -> Tensor:
+    """t, row n times c_n."""
+    return t * rows_like(c, t)

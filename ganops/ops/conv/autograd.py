@@ -22,7 +22,7 @@ from torch.autograd import Function
 
 from .._autograd import quick
 from .._input_pass import InputPass
-from .._twins import Like, one_forward_level
+from .._twins import Like, one_forward_level, rows_like, times_rows
 from .spec import AnySpec
 
 
@@ -221,8 +221,7 @@ class ConvWeight(Function):
 
 def _plus(v: Tensor | None, c: Tensor, a: Tensor) -> Tensor:
     """v + c a, c along dim 0."""
-    c = c.to(a.dtype).reshape(-1, *[1] * (a.dim() - 1))
-    return a * c if v is None else torch.addcmul(v, a, c)
+    return times_rows(a, c) if v is None else torch.addcmul(v, a, rows_like(c, a))
 
 
 def _sum(parts: list[Tensor]) -> Tensor | None:

@@ -93,17 +93,21 @@ class Critic:
 
     def gradient(self, scores: Tensor, only_x: InputPass) -> Tensor:
         """d(sum of scores)/dx, of what `forward` gave."""
+        return self.gradients(scores, only_x)[0]
+
+    def gradients(self, scores: Tensor, only_x: InputPass, *others: Tensor) -> tuple[Any, ...]:
+        """d(sum of scores) by x, and by other tensors in the graph: None where it does not depend."""
         only_x.running = True
         try:
             with torch.enable_grad():
-                (grad,) = torch.autograd.grad(
-                    scores.sum(), only_x.x, create_graph=True, allow_unused=True
+                grads = torch.autograd.grad(
+                    scores.sum(), (only_x.x, *others), create_graph=True, allow_unused=True
                 )
         finally:
             only_x.running = False
-        if grad is None:
+        if grads[0] is None:
             raise self._detached()
-        return grad
+        return grads
 
     def refusal(self, why: str) -> RuntimeError:
         """This engine cannot serve."""

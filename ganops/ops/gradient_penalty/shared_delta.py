@@ -14,7 +14,7 @@ from torch.autograd import Function
 
 from .._autograd import quick
 from .._input_pass import InputPass
-from .._twins import Like
+from .._twins import Like, times_rows
 from .critic import Critic, hooks_are_free, leaf
 from .path import Path
 from .reduction import penalty_from_gradient
@@ -116,11 +116,13 @@ def _scores_and_gradient(called: Critic, x: Tensor) -> tuple[Tensor, Tensor]:
     if called.engine == "autograd":
         return scores, called.gradient(scores, only_x)
     path = Path(scores, x)
+    spread = path.entered(only_x.spread)
+    only_x.spread.clear()  # views of graphs that may know this pass: no cycle must stay
     why = _why_not(path, only_x) if free else "saved-tensor hooks are active around it"
     if why is None:
         with path.measured():
-            grad = called.gradient(scores, only_x)
-        why = path.why_coupled()
+            grad, *deltas = called.gradients(scores, only_x, *spread.values())
+        why = path.why_coupled(spread)
     else:
         grad = None
     if why is not None:
@@ -128,7 +130,7 @@ def _scores_and_gradient(called: Critic, x: Tensor) -> tuple[Tensor, Tensor]:
             raise called.refusal(why)
         _warn_once(why)
         return scores, called.gradient(scores, only_x) if grad is None else grad
-    grad, scores = Joint.apply(grad, scores.detach(), only_x)
+    grad, scores = Joint.apply(grad, scores.detach(), only_x, deltas, *spread.values())
     return scores, grad
 
 
@@ -154,19 +156,23 @@ def _warn_once(why: str) -> None:
 class Joint(Function):
     """(grad, scores) as they are. Whoever uses either is served by grad's graph alone.
 
-    In backward the scores' derivative is told to the layers (`SharedInput`), which all come after
-    this node; the graph that made the scores is not entered.
+    In backward the scores' derivative is told to the layers (`SharedInput`) and to activations with
+    parameters (`Share`), which all come after this node, and sent to the parameters that were
+    spread over the samples, along their deltas; the graph that made the scores is not entered.
     """
 
     @staticmethod
-    def forward(grad: Tensor, scores: Tensor, only_x: InputPass) -> tuple[Tensor, Tensor]:
+    def forward(
+        grad: Tensor, scores: Tensor, only_x: InputPass, deltas: list[Tensor | None], *spread: Tensor
+    ) -> tuple[Tensor, Tensor]:
         return grad.view_as(grad), scores.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        grad, _, ctx.only_x = inputs
+        grad, _, ctx.only_x, deltas, *_ = inputs
         ctx.like = Like.of(grad)
         ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*(None if d is None else d.detach() for d in deltas))
 
     @staticmethod
     def backward(ctx: Any, d_grad: Tensor | None, d_scores: Tensor | None) -> tuple[Any, ...]:
@@ -175,5 +181,7 @@ class Joint(Function):
                 "loss_and_r1: engine='shared' has derivatives of order 1, and order 2 was asked "
                 "for; use engine='autograd'"
             )
-        ctx.only_x.score_weights = None if d_scores is None else d_scores.flatten()
-        return ctx.like.empty().zero_() if d_grad is None else d_grad, None, None
+        c = ctx.only_x.score_weights = None if d_scores is None else d_scores.flatten()
+        d_grad = ctx.like.empty().zero_() if d_grad is None else d_grad
+        parts = [None if None in (c, d) else times_rows(d, c) for d in ctx.saved_tensors]
+        return d_grad, None, None, None, *parts
