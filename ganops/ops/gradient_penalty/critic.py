@@ -21,7 +21,7 @@ KEEP = {"auto": "values", "tangent": "masks", "shared": "shared"}
 
 @dataclass(frozen=True)
 class Critic:
-    """A critic and how to call it; `name` is the penalty's, for messages."""
+    """A critic and how to call it; `name` is the penalty's, `noun` the critic's, for messages."""
 
     name: str
     call: Callable[..., Any]
@@ -30,6 +30,7 @@ class Critic:
     kwargs: dict[str, Any] | None = None
     engine: str = "auto"
     engines: tuple[str, ...] = ENGINES
+    noun: str = "critic"
 
     def __post_init__(self) -> None:
         if self.engine not in self.engines:
@@ -45,7 +46,7 @@ class Critic:
         out = out if self.output is None else self.output(out)
         if not isinstance(out, Tensor):
             raise TypeError(
-                f"{self.name}: expected the critic to return a tensor, got {type(out).__name__}; "
+                f"{self.name}: expected the {self.noun} to return a tensor, got {type(out).__name__}; "
                 "pick one with output="
             )
         if out.dim() == 0 or out.shape[0] != x.shape[0]:
@@ -75,7 +76,7 @@ class Critic:
         with torch.enable_grad(), ExitStack() as active:
             if keep is not None and hooks_are_free():
                 active.enter_context(disable_saved_tensors_hooks(
-                    f"{self.name}: the critic uses saved-tensor hooks (activation checkpointing "
+                    f"{self.name}: the {self.noun} uses saved-tensor hooks (activation checkpointing "
                     "or offloading), and what they recompute would not be what ran here; pass "
                     "engine='autograd'"
                 ))  # fmt: skip
@@ -112,13 +113,13 @@ class Critic:
     def refusal(self, why: str) -> RuntimeError:
         """This engine cannot serve."""
         return RuntimeError(
-            f"{self.name}: engine={self.engine!r} cannot serve this critic: {why}; "
+            f"{self.name}: engine={self.engine!r} cannot serve this {self.noun}: {why}; "
             "use engine='autograd'"
         )
 
     def _detached(self) -> ValueError:
         return ValueError(
-            f"{self.name}: the critic's output does not depend on its input (detached, under "
+            f"{self.name}: the {self.noun}'s output does not depend on its input (detached, under "
             "no_grad, or computed from something else)"
         )
 
@@ -133,17 +134,17 @@ class Critic:
             kind = type(node).__name__
             if kind.startswith("_DDPSink"):
                 raise RuntimeError(
-                    f"{self.name}: the critic is a DistributedDataParallel with static_graph or "
+                    f"{self.name}: the {self.noun} is a DistributedDataParallel with static_graph or "
                     "find_unused_parameters, which takes the penalty's inner backward for the "
                     "loss's, and may give wrong gradients without an error. Pass its .module; "
                     "the loss's scores come from the wrapper as before"
                 )
             if kind.startswith("CompiledFunction"):
                 raise RuntimeError(
-                    f"{self.name}: the critic runs regions compiled by torch.compile, which have "
+                    f"{self.name}: the {self.noun} runs regions compiled by torch.compile, which have "
                     "no double backward: the penalty's gradient would be lost, in some cases "
-                    "without an error. Pass the critic uncompiled, or compile the function that "
-                    f"calls {self.name} instead of the critic"
+                    f"without an error. Pass the {self.noun} uncompiled, or compile the function that "
+                    f"calls {self.name} instead of the {self.noun}"
                 )
             seen.add(node)
             stack.extend(n for n, _ in node.next_functions)

@@ -58,8 +58,10 @@ def loss_and_r1(
         gamma: weight of R1, which has the factor 1/2 (see `r1_penalty`); >= 0.
         engine: "shared" is the above, and raises where it does not hold: critics with smooth
             activations, norms, more than one score a sample, operations that mix samples (batch
-            statistics), parameters outside convolutions and linear layers, float16, or hooks on
-            tensors (hooks on ``grad_fn`` nodes cannot be seen, and see the other gradient).
+            statistics), float16, or hooks on tensors (hooks on ``grad_fn`` nodes cannot be seen,
+            and see the other gradient). Parameters may stand in convolutions, linear layers, prelu
+            and `ops.bias_act`, and may be added, multiplied, compared or joined to features, with
+            or without an embedding: anywhere else they are refused as well.
             "autograd" leaves everything to PyTorch. "auto" is "shared" where that serves;
             elsewhere it warns, once for each reason, and runs the twins of `gradient_penalty` on
             the same forward. Same numbers from all three.
@@ -69,7 +71,7 @@ def loss_and_r1(
         to other losses and differentiated more than once (retain_graph).
 
     Derivatives: of order 1; order 2 by "autograd" alone, "shared" refuses it. Extra memory: the
-    backward to x is kept, as in any penalty.
+    backward to x is kept, as in any penalty; of a parameter outside layers one gradient a sample.
 
     Raises:
         ValueError, TypeError: as `gradient_penalty`; gamma is negative or not finite; `loss`
