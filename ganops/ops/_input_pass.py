@@ -98,7 +98,9 @@ class InputPass:
 
         def spread(t: Tensor) -> Tensor:
             full = t.dim() == rank
-            if not (full and t.shape[0] == rows or broadcast and (not full or t.shape[0] == 1)):
+            if not (full and t.shape[0] == rows) and not (
+                broadcast and (not full or t.shape[0] == 1)
+            ):
                 return t
             if t.dim() == 0 and t.dtype != values[0].dtype:
                 return t  # a lone number has no say in the result's dtype, and must get none

@@ -46,8 +46,8 @@ class Critic:
         out = out if self.output is None else self.output(out)
         if not isinstance(out, Tensor):
             raise TypeError(
-                f"{self.name}: expected the {self.noun} to return a tensor, got {type(out).__name__}; "
-                "pick one with output="
+                f"{self.name}: expected the {self.noun} to return a tensor, got "
+                f"{type(out).__name__}; pick one with output="
             )
         if out.dim() == 0 or out.shape[0] != x.shape[0]:
             raise ValueError(
@@ -76,9 +76,9 @@ class Critic:
         with torch.enable_grad(), ExitStack() as active:
             if keep is not None and hooks_are_free():
                 active.enter_context(disable_saved_tensors_hooks(
-                    f"{self.name}: the {self.noun} uses saved-tensor hooks (activation checkpointing "
-                    "or offloading), and what they recompute would not be what ran here; pass "
-                    "engine='autograd'"
+                    f"{self.name}: the {self.noun} uses saved-tensor hooks (activation "
+                    "checkpointing or offloading), and what they recompute would not be what ran "
+                    "here; pass engine='autograd'"
                 ))  # fmt: skip
                 nested = InputPass.current()  # a twin must not run by twins in turn
                 active.enter_context(only_x)
@@ -97,7 +97,7 @@ class Critic:
         return self.gradients(scores, only_x)[0]
 
     def gradients(self, scores: Tensor, only_x: InputPass, *others: Tensor) -> tuple[Any, ...]:
-        """d(sum of scores) by x, and by other tensors in the graph: None where it does not depend."""
+        """d(sum of scores) by x, and by other tensors in the graph; None where there is none."""
         only_x.running = True
         try:
             with torch.enable_grad():
@@ -134,17 +134,17 @@ class Critic:
             kind = type(node).__name__
             if kind.startswith("_DDPSink"):
                 raise RuntimeError(
-                    f"{self.name}: the {self.noun} is a DistributedDataParallel with static_graph or "
-                    "find_unused_parameters, which takes the penalty's inner backward for the "
+                    f"{self.name}: the {self.noun} is a DistributedDataParallel with static_graph "
+                    "or find_unused_parameters, which takes the penalty's inner backward for the "
                     "loss's, and may give wrong gradients without an error. Pass its .module; "
                     "the loss's scores come from the wrapper as before"
                 )
             if kind.startswith("CompiledFunction"):
                 raise RuntimeError(
-                    f"{self.name}: the {self.noun} runs regions compiled by torch.compile, which have "
-                    "no double backward: the penalty's gradient would be lost, in some cases "
-                    f"without an error. Pass the {self.noun} uncompiled, or compile the function that "
-                    f"calls {self.name} instead of the {self.noun}"
+                    f"{self.name}: the {self.noun} runs regions compiled by torch.compile, which "
+                    "have no double backward: the penalty's gradient would be lost, in some cases "
+                    f"without an error. Pass the {self.noun} uncompiled, or compile the function "
+                    f"that calls {self.name} instead of the {self.noun}"
                 )
             seen.add(node)
             stack.extend(n for n, _ in node.next_functions)

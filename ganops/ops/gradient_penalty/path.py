@@ -119,8 +119,10 @@ def _twins() -> dict[Any, str]:
 
 def _bias_act(x: Tensor) -> Tensor | None:
     """By a compiled kernel, if there is one; the meta device has them all."""
-    impl = next(filter(available, ("native", "triton")), None)
-    return impl and BiasAct.apply(x.to("meta"), None, Spec(impl, 0, 0, 0.0, 1.0, -1.0))
+    for impl in filter(available, ("native", "triton")):
+        y: Tensor = BiasAct.apply(x.to("meta"), None, Spec(impl, 0, 0, 0.0, 1.0, -1.0))
+        return y
+    return None
 
 
 # What brings its own parameters the loss's part of their gradients.
@@ -131,7 +133,8 @@ def _rule(node: Any) -> Rule | None:
     twin = _twins().get(type(node))
     if twin == "bias_act" and not node.spec.piecewise_linear:
         return None
-    return _TWIN if twin else _stock_rule(type(node))
+    kind: Any = type(node)
+    return _TWIN if twin else _stock_rule(kind)
 
 
 @cache

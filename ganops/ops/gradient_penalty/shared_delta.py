@@ -165,8 +165,9 @@ class Joint(Function):
 
     @staticmethod
     def forward(
-        grad: Tensor, scores: Tensor, only_x: InputPass, deltas: list[Tensor | None], *spread: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        grad: Tensor, scores: Tensor, only_x: InputPass, deltas: list[Tensor | None],
+        *spread: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         return grad.view_as(grad), scores.clone()
 
     @staticmethod
@@ -185,5 +186,6 @@ class Joint(Function):
             )
         c = ctx.only_x.score_weights = None if d_scores is None else d_scores.flatten()
         d_grad = ctx.like.empty().zero_() if d_grad is None else d_grad
-        parts = [None if None in (c, d) else times_rows(d, c) for d in ctx.saved_tensors]
+        deltas = ctx.saved_tensors
+        parts = [None if c is None or d is None else times_rows(d, c) for d in deltas]
         return d_grad, None, None, None, *parts
