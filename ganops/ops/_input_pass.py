@@ -160,7 +160,7 @@ class Share(Function):
         c = ctx.shared.score_weights
         if c is None or not ctx.needs_input_grad[1]:
             return v, None, None, None
-        return v, (c.to(terms.dtype) @ terms).reshape(ctx.shape), None, None
+        return v, terms.t().mv(c.to(terms.dtype)).reshape(ctx.shape), None, None
 
 
 def _never() -> bool:

@@ -26,11 +26,18 @@ def serves(*tensors: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    return all(
-        t is None
-        or (type(t) in (Tensor, Parameter) and t.is_floating_point() and t.layout == torch.strided)
-        for t in tensors
-    )
+    for t in tensors:
+        if t is not None and not (
+            type(t) in (Tensor, Parameter) and t.is_floating_point() and t.layout == torch.strided
+        ):
+            return False
+    return True
+
+
+def autocast_casts(t: Tensor) -> bool:
+    """Is autocast on, here and now, for t's device?"""
+    device = t.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def one_forward_level(op: str) -> None:

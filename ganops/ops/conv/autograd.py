@@ -42,7 +42,8 @@ class Conv(Function):
         ctx.x_like, ctx.w_like = Like.of(x), Like.of(w)
         ctx.set_materialize_grads(False)
         need_x, need_w = ctx.needs_input_grad[:2]
-        ctx.shared, ctx.masks = InputPass.keeping("shared"), InputPass.keeping("masks")
+        keep = (here := InputPass.current()) and here.keep
+        ctx.shared, ctx.masks = here if keep == "shared" else None, keep == "masks"
         kept = x if need_w and not ctx.masks else None, w if need_x else None
         bias = (b,) if ctx.shared else ()
         ctx.save_for_backward(*kept, *bias)
@@ -175,7 +176,7 @@ class SharedInput(Function):
                 else ctx.spec.backward(dy, operand, w, [False, True, False])[1]
             )
         if need_b and c is not None:
-            d_b = (c.to(dy.dtype)[:, None] * ctx.spec.bias_by_sample(dy)).sum(0)
+            d_b = ctx.spec.bias_by_sample(dy).t().mv(c.to(dy.dtype))
         return d_dy, d_w, d_b, None, None, None, None
 
 

@@ -102,8 +102,9 @@ class Critic:
         try:
             with torch.enable_grad():
                 grads = torch.autograd.grad(
-                    scores.sum(), (only_x.x, *others), create_graph=True, allow_unused=True
-                )
+                    scores, (only_x.x, *others), torch.ones_like(scores), create_graph=True,
+                    allow_unused=True,
+                )  # fmt: skip
         finally:
             only_x.running = False
         if grads[0] is None:
@@ -125,29 +126,29 @@ class Critic:
 
     def _refuse_lossy(self, scores: Tensor) -> None:
         """Graphs whose second derivative is lost or wrong, and that do not always say so."""
-        seen: set[Any] = set()
-        stack = [scores.grad_fn]
+        seen: set[Any] = {None}
+        stack: list[Any] = [scores.grad_fn]
         while stack:
             node = stack.pop()
-            if node is None or node in seen:
+            if node in seen:
                 continue
-            kind = type(node).__name__
-            if kind.startswith("_DDPSink"):
-                raise RuntimeError(
-                    f"{self.name}: the {self.noun} is a DistributedDataParallel with static_graph "
-                    "or find_unused_parameters, which takes the penalty's inner backward for the "
-                    "loss's, and may give wrong gradients without an error. Pass its .module; "
-                    "the loss's scores come from the wrapper as before"
-                )
-            if kind.startswith("CompiledFunction"):
-                raise RuntimeError(
-                    f"{self.name}: the {self.noun} runs regions compiled by torch.compile, which "
-                    "have no double backward: the penalty's gradient would be lost, in some cases "
-                    f"without an error. Pass the {self.noun} uncompiled, or compile the function "
-                    f"that calls {self.name} instead of the {self.noun}"
-                )
             seen.add(node)
-            stack.extend(n for n, _ in node.next_functions)
+            stack.extend([n for n, _ in node.next_functions])
+        kinds = {kind.__name__ for kind in set(map(type, seen))}
+        if any(kind.startswith("_DDPSink") for kind in kinds):
+            raise RuntimeError(
+                f"{self.name}: the {self.noun} is a DistributedDataParallel with static_graph "
+                "or find_unused_parameters, which takes the penalty's inner backward for the "
+                "loss's, and may give wrong gradients without an error. Pass its .module; "
+                "the loss's scores come from the wrapper as before"
+            )
+        if any(kind.startswith("CompiledFunction") for kind in kinds):
+            raise RuntimeError(
+                f"{self.name}: the {self.noun} runs regions compiled by torch.compile, which "
+                "have no double backward: the penalty's gradient would be lost, in some cases "
+                f"without an error. Pass the {self.noun} uncompiled, or compile the function "
+                f"that calls {self.name} instead of the {self.noun}"
+            )
 
 
 def hooks_are_free() -> bool:

@@ -113,40 +113,28 @@ TWINS: dict[Any, Callable[..., Any]] = {
 WITH_LINEAR: dict[Any, Callable[..., Any]] = {**TWINS, F.linear: conv.linear_twin}
 
 
-# Where parameters may enter outside layers: elementwise functions, which broadcast, and joins.
-BROADCAST = [
-    *(getattr(space, name) for space in (torch, Tensor)
-      for name in ("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide",
-                   "maximum", "minimum", "max", "min", "where")),
-]  # fmt: skip
-BROADCAST_IN_PLACE = [Tensor.add_, Tensor.sub_, Tensor.mul_, Tensor.div_]
-JOINS = [torch.cat, torch.concat, torch.concatenate, torch.stack]
+def _elementwise(only_x: InputPass, func: Any, args: Any, kwargs: Any) -> Any:
+    return func(*only_x.by_sample(args, broadcast=True), **kwargs)
 
 
-def _spreading(only_x: InputPass) -> dict[Any, Callable[..., Any]]:
-    """These functions, told apart sample by sample in their parameters."""
+def _elementwise_in_place(only_x: InputPass, func: Any, args: Any, kwargs: Any) -> Any:
+    return func(args[0], *only_x.by_sample(args, broadcast=True)[1:], **kwargs)
 
-    def elementwise(func: Any) -> Callable[..., Any]:
-        return lambda *args, **kwargs: func(*only_x.by_sample(args, broadcast=True), **kwargs)
 
-    def in_place(func: Any) -> Callable[..., Any]:
-        def call(changed: Tensor, *args: Any, **kwargs: Any) -> Any:
-            _, *others = only_x.by_sample((changed, *args), broadcast=True)
-            return func(changed, *others, **kwargs)
+def _joined(only_x: InputPass, func: Any, args: Any, kwargs: Any) -> Any:
+    if not args:
+        return func(**kwargs)
+    return func(only_x.by_sample(args[0], broadcast=False), *args[1:], **kwargs)
 
-        return call
 
-    def joined(func: Any) -> Callable[..., Any]:
-        def call(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            return func(only_x.by_sample(tensors, broadcast=False), *args, **kwargs)
-
-        return call
-
-    return {
-        **{f: elementwise(f) for f in BROADCAST},
-        **{f: in_place(f) for f in BROADCAST_IN_PLACE},
-        **{f: joined(f) for f in JOINS},
-    }
+# Where parameters may enter outside layers, and be told apart sample by sample.
+SPREADING: dict[Any, Callable[..., Any]] = {
+    **{getattr(space, name): _elementwise for space in (torch, Tensor)
+       for name in ("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide",
+                    "maximum", "minimum", "max", "min", "where")},
+    **dict.fromkeys([Tensor.add_, Tensor.sub_, Tensor.mul_, Tensor.div_], _elementwise_in_place),
+    **dict.fromkeys([torch.cat, torch.concat, torch.concatenate, torch.stack], _joined),
+}  # fmt: skip
 
 
 def twin_of(twins: dict[Any, Callable[..., Any]], func: Any, kwargs: Any) -> Callable[..., Any]:
@@ -161,12 +149,14 @@ class Rerouting(TorchFunctionMode):
         super().__init__()
         self._pass = only_x
         self._twins = TWINS if only_x.keep == "values" else WITH_LINEAR
-        if only_x.keep == "shared":
-            self._twins = self._twins | _spreading(only_x)
+        self._spreading = SPREADING if only_x.keep == "shared" else {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is Tensor.register_hook:
             self._pass.hooked = True
+        spreading = self._spreading.get(func)
+        if spreading is not None:
+            return spreading(self._pass, func, args, kwargs or {})
         return twin_of(self._twins, func, kwargs)(*args, **(kwargs or {}))

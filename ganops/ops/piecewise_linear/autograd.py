@@ -51,6 +51,16 @@ class Spec:
             return aten.leaky_relu_backward(g, ref, *self.numbers, self.from_output)
         return _SLOPES[self.name](g, ref, *self.numbers)
 
+    def direct(self, x: Tensor) -> Tensor | None:
+        """f(x) by its own backward: s x, which torch differentiates in x alone. None if f is not
+        homogeneous, or writes in place."""
+        if self.inplace or self.name not in ("relu", "leaky_relu"):
+            return None
+        s_of = x.detach()
+        if self.name == "relu":
+            return aten.threshold_backward(x, s_of, 0)
+        return aten.leaky_relu_backward(x, s_of, *self.numbers, False)
+
     def mask(self, ref: Tensor) -> Tensor:
         """Where the slope is 1, in bool; or, of abs, the slope in int8."""
         return _MASKS[self.name](ref, *self.numbers)
