@@ -60,6 +60,16 @@ def in_place(n, h):
     return h
 
 
+def without_grad(n, h):
+    with torch.no_grad():
+        k = h + along(n.p)
+    return h * k
+
+
+def of_a_layer(n, h):
+    return h * ops.conv2d(n.whole, n.second.weight, n.p, padding=1).relu() + n.first.bias.sum()
+
+
 def head(n, h):
     return h + (n.embed(LABELS[: len(h)]) * h.mean((2, 3))).sum(1)[:, None, None, None]
 
@@ -84,6 +94,8 @@ SERVED = {
     "where": lambda n, h: torch.where(h > 0, h, along(n.p)) + h.where(h < 1, n.number * 2),
     "maximum": lambda n, h: torch.maximum(h, along(n.p)) + torch.min(h, n.whole),
     "twice": lambda n, h: torch.relu(h * along(n.p) + along(n.p)) * along(n.p) - n.p,
+    "without grad": without_grad,
+    "of a layer's output": of_a_layer,
     "of a graph": lambda n, h: h * along(n.p.exp() / n.q.norm()) + n.first.weight.mean(),
     "with what is detached": lambda n, h: h + along(n.p) * h.detach().mean(0) * h.detach(),
     "layers' own": lambda n, h: (h + along(n.first.bias)) * n.second.weight[0, :, :1, :1],

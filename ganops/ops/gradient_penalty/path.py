@@ -93,7 +93,7 @@ RULES: dict[str, Rule] = {
     "Permute": Rule("any", _permuted),
     "ConstantPadNd": Rule("any", _padded),
     "Mul": Rule("one", _aligned),
-    **dict.fromkeys(["Div", "LeakyReluBackward", "ThresholdBackward"], Rule("first", _aligned)),
+    "Div": Rule("first", _aligned),
     **dict.fromkeys(["Addmm", "Mm", "Bmm", "T"], Rule("one", _never)),
 }  # fmt: skip
 

@@ -9,8 +9,6 @@ say nothing.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,10 +18,6 @@ from .._twins import serves
 from .autograd import Activation, InPlace, Masked, MaskedInPlace, PReLU, Spec
 
 __all__ = ["abs", "hardtanh", "leaky_relu", "prelu", "relu", "relu6", "threshold"]
-
-# Where a penalty's time is calls, not elements: up to here an activation keeps x, and needs no
-# Python Function.
-SMALL = 2**18
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -122,14 +116,8 @@ def masked(x: Tensor, inplace: bool = False) -> Tensor:
 
 
 def _activation(x: Tensor, spec: Spec) -> Tensor:
-    here = InputPass.current()
-    if here is None:
-        kind: Any = InPlace if spec.inplace else Activation
-    elif here.keep == "masks":
-        kind = MaskedInPlace if spec.inplace else Masked
-    elif x.numel() <= SMALL and (direct := spec.direct(x)) is not None:
-        return direct
+    if InputPass.keeping("masks"):
+        y: Tensor = (MaskedInPlace if spec.inplace else Masked).apply(x, spec)
     else:
-        kind = InPlace if spec.inplace else Activation
-    y: Tensor = kind.apply(x, spec)
+        y = (InPlace if spec.inplace else Activation).apply(x, spec)
     return y

@@ -51,16 +51,6 @@ class Spec:
             return aten.leaky_relu_backward(g, ref, *self.numbers, self.from_output)
         return _SLOPES[self.name](g, ref, *self.numbers)
 
-    def direct(self, x: Tensor) -> Tensor | None:
-        """f(x) by its own backward: s x, which torch differentiates in x alone. None if f is not
-        homogeneous, or writes in place."""
-        if self.inplace or self.name not in ("relu", "leaky_relu"):
-            return None
-        s_of = x.detach()
-        if self.name == "relu":
-            return aten.threshold_backward(x, s_of, 0)
-        return aten.leaky_relu_backward(x, s_of, *self.numbers, False)
-
     def mask(self, ref: Tensor) -> Tensor:
         """Where the slope is 1, in bool; or, of abs, the slope in int8."""
         return _MASKS[self.name](ref, *self.numbers)
@@ -257,7 +247,7 @@ class PReLU(Function):
         positive = x.detach() > 0
         dx = torch.where(positive, dy, _along(w, x) * dy) if need_x else None
         if dx is not None and need_w and ctx.shared and ctx.shared.running:
-            terms = torch.where(positive, 0.0, x * dy).detach()
+            terms = torch.where(positive, 0.0, x.detach() * dy.detach())
             rows = terms.sum_to_size(x.shape[0], *_along(w, x).shape[1:])
             dx = Share.apply(dx, w, rows.reshape(x.shape[0], -1), ctx.shared)
         if not need_w or ctx.pruned():
