@@ -123,10 +123,12 @@ REFUSED = {
     "keyword": (lambda n, h: torch.add(h, other=n.p), "share of each sample"),
     "number of another dtype": (lambda n, h: h * n.number.float(), "share of each sample"),
     "more dimensions": (lambda n, h: h.mean((1, 2, 3)) + n.rows[:, :, None], "keep samples|share"),
-    "joined rows": (lambda n, h: torch.cat([h[:2], n.whole, n.whole]), "SliceBackward0"),
+    "joined rows": (
+        lambda n, h: h + torch.cat([h, n.whole]).mean(0, keepdim=True), "keep samples|share"),
     "in place of it": (lambda n, h: (n.whole.expand(4, 4, 4, 4) * 1).add_(h), "share of each"),
     "transposed": (lambda n, h: (h.transpose(0, 1) + n.whole).transpose(0, 1), "keep samples"),
-    "across": (lambda n, h: h.mean(0, keepdim=True) * n.whole + h, "not known to keep|share"),
+    "across": (
+        lambda n, h: h + (h.mean(0, keepdim=True) * n.whole).sum(0), "not known to keep|share"),
     "bias_act across": (
         lambda n, h: ops.bias_act(h.transpose(0, 1), n.p, act="relu").transpose(0, 1),
         r"\w+ is not known to keep samples apart"),
