@@ -10,11 +10,16 @@ run in another thread).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.autograd.graph import get_gradient_edge
+from torch.nn import Parameter
+
+from ._autograd import quick
 
 
 class InputPass:
@@ -27,6 +32,7 @@ class InputPass:
               The one gradient of a weight is then the double backward's; any other raises.
     "shared"  the backward to x keeps each layer's input, so that the double backward can add the
               weights' gradient of a loss that gives sample n the derivative `score_weights[n]`.
+              Parameters outside layers are in `spread`.
     """
 
     _here = threading.local()
@@ -37,7 +43,8 @@ class InputPass:
         self.score_weights: Tensor | None = None  # (B,), set when the loss's backward arrives
         self.hooked = False  # did the critic register a hook on a tensor?
         self.x = x
-        self._clean: set[Any] = set()  # autograd nodes known not to lead to x
+        self.spread: dict[Any, Tensor] = {}  # by autograd node: parameters, one row a sample
+        self._leads: dict[Any, bool] = {}  # what is known of autograd nodes: do they lead to x?
 
     def __enter__(self) -> InputPass:
         self._outer = getattr(self._here, "current", None)
@@ -46,7 +53,7 @@ class InputPass:
 
     def __exit__(self, *_: Any) -> None:
         self._here.current = self._outer
-        self._clean.clear()
+        self._leads.clear()
 
     @classmethod
     def current(cls) -> InputPass | None:
@@ -70,6 +77,40 @@ class InputPass:
             return _never
         return lambda: current.running
 
+    def by_sample(self, operands: Sequence[Any], *, broadcast: bool) -> list[Any]:
+        """The operands of a function that acts row by row, in which each sample has a row of its
+        own of what depends on parameters alone: views, remembered in `spread`.
+
+        The gradient of such a row is one sample's, so a loss's is that times `score_weights`.
+
+        broadcast: may an operand without rows be given some? Where not, only those with rows count.
+        """
+        grown = [t for t in operands if type(t) in (Tensor, Parameter) and t.requires_grad]
+        if len(grown) < 2 or not torch.is_grad_enabled():
+            return list(operands)
+        params = {id(t) for t in grown if not self._depends(t)}
+        values = [t for t in grown if id(t) not in params]
+        rank, rows = max(t.dim() for t in grown), self.x.shape[0]
+        if not (params and values) or any(
+            t.dim() < rank or t.shape[:1] != (rows,) or t.dtype != values[0].dtype for t in values
+        ):
+            return list(operands)
+
+        def spread(t: Tensor) -> Tensor:
+            full = t.dim() == rank
+            if not (full and t.shape[0] == rows) and not (
+                broadcast and (not full or t.shape[0] == 1)
+            ):
+                return t
+            if t.dim() == 0 and t.dtype != values[0].dtype:
+                return t  # a lone number has no say in the result's dtype, and must get none
+            missing = [1] * (rank - 1 - t.dim())
+            view = t.expand(rows, *missing, *(t.shape[1:] if full else t.shape))
+            self.spread[get_gradient_edge(view).node] = view
+            return view
+
+        return [spread(t) if id(t) in params else t for t in operands]
+
     def _depends(self, weight: Tensor) -> bool:
         if weight is self.x:
             return True
@@ -81,14 +122,45 @@ class InputPass:
         stack, seen = [root], set()
         while stack:
             node = stack.pop()
-            if node in seen or node in self._clean:
-                continue
-            if node is target:
+            known = self._leads.get(node)
+            if node is target or known:
+                self._leads[root] = True
                 return True
+            if node in seen or known is False:
+                continue
             seen.add(node)
             stack.extend(n for n, _ in node.next_functions if n is not None)
-        self._clean |= seen
+        self._leads.update(dict.fromkeys(seen, False))
         return False
+
+
+@quick
+class Share(Function):
+    """dx as it is; in double backward `param` gets a loss's part of its gradient.
+
+    terms: (B, param.numel()), of sample n what the backward of its score alone sends to param.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(dx: Tensor, param: Tensor, terms: Tensor, shared: InputPass) -> Tensor:
+        return dx.view_as(dx)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, param, terms, ctx.shared = inputs
+        ctx.shape = param.shape
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(terms)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Any, ...]:
+        (terms,) = ctx.saved_tensors
+        c = ctx.shared.score_weights
+        if c is None or not ctx.needs_input_grad[1]:
+            return v, None, None, None
+        return v, terms.t().mv(c.to(terms.dtype)).reshape(ctx.shape), None, None
 
 
 def _never() -> bool:

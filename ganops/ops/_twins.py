@@ -26,11 +26,18 @@ def serves(*tensors: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    return all(
-        t is None
-        or (type(t) in (Tensor, Parameter) and t.is_floating_point() and t.layout == torch.strided)
-        for t in tensors
-    )
+    for t in tensors:
+        if t is not None and not (
+            type(t) in (Tensor, Parameter) and t.is_floating_point() and t.layout == torch.strided
+        ):
+            return False
+    return True
+
+
+def autocast_casts(t: Tensor) -> bool:
+    """Is autocast on, here and now, for t's device?"""
+    device = t.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def one_forward_level(op: str) -> None:
@@ -57,3 +64,13 @@ class Like:
         if self.stride is None:
             return torch.empty(self.shape, dtype=self.dtype, device=self.device)
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+
+
+def rows_like(c: Tensor, t: Tensor) -> Tensor:
+    """c, one number for each row of t, to multiply t by."""
+    return c.to(t.dtype).reshape(-1, *[1] * (t.dim() - 1))
+
+
+def times_rows(t: Tensor, c: Tensor) -> Tensor:
+    """t, row n times c_n."""
+    return t * rows_like(c, t)

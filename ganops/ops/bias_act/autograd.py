@@ -33,6 +33,7 @@ from .._autograd import (
     refuse_nested_forward,
     register,
 )
+from .._input_pass import InputPass, Share
 from .._triton import deferred
 
 
@@ -94,16 +95,23 @@ class BiasAct(Function):
             saved = (None, b, output)
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
+        ctx.pruned, ctx.shared = InputPass.prunes(b), InputPass.keeping("shared")
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
         if dy is None:
             return None, None, None
         need_x, need_b, _ = ctx.needs_input_grad
-        if ctx.spec.identity:
-            return dy if need_x else None, _reduce(dy, ctx.spec.dim) if need_b else None, None
-        slope: Any = BiasActGrad.forward if is_last_order(ctx) else BiasActGrad.apply
-        dx, db = slope(dy, *ctx.saved_tensors, need_b, ctx.spec)
+        spec: Spec = ctx.spec
+        saved = ctx.saved_tensors
+        want_b = need_b and not ctx.pruned()
+        if spec.identity:
+            dx, db = dy, _reduce(dy, spec.dim) if want_b else None
+        else:
+            slope: Any = BiasActGrad.forward if is_last_order(ctx) else BiasActGrad.apply
+            dx, db = slope(dy, *saved, want_b, spec)
+        if need_x and need_b and ctx.shared and ctx.shared.running:
+            dx = Share.apply(dx, saved[1], _by_sample(dx.detach(), spec.dim), ctx.shared)
         return dx if need_x else None, db, None
 
     @staticmethod
@@ -221,6 +229,13 @@ def _spread(t: Tensor | None, b: Tensor | None, shape: torch.Size, dim: int) -> 
 def _reduce(t: Tensor, dim: int) -> Tensor:
     others = [d for d in range(t.dim()) if d != dim]
     return t.sum(others) if others else t
+
+
+def _by_sample(t: Tensor, dim: int) -> Tensor:
+    """(B, channels): each sample's share of `_reduce`."""
+    others = [d for d in range(1, t.dim()) if d != dim]
+    t = t.sum(others) if others else t
+    return t.diag() if dim == 0 else t
 
 
 def _fake(x: Tensor, b: Tensor | None, *_: Any) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._twins import serves
+from .._twins import autocast_casts, serves
 from .autograd import Conv
 from .spec import LinearSpec, Spec
 
@@ -145,12 +145,9 @@ def _plain(dims: int, x: Tensor, w: Tensor, b: Tensor | None) -> bool:
 
 def _cast(x: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """What autocast would do: inside a Function it would come too late."""
-    device = x.device.type
-    if torch.compiler.is_compiling():  # torch's own function runs, and casts
-        return x, w, b
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-        return x, w, b
-    dtype = torch.get_autocast_dtype(device)
+    if torch.compiler.is_compiling() or not autocast_casts(x):
+        return x, w, b  # when compiling, torch's own function runs, and casts
+    dtype = torch.get_autocast_dtype(x.device.type)
 
     def cast(t: Tensor) -> Tensor:
         return t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t

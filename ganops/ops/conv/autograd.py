@@ -22,7 +22,7 @@ from torch.autograd import Function
 
 from .._autograd import quick
 from .._input_pass import InputPass
-from .._twins import Like, one_forward_level
+from .._twins import Like, one_forward_level, rows_like, times_rows
 from .spec import AnySpec
 
 
@@ -42,7 +42,8 @@ class Conv(Function):
         ctx.x_like, ctx.w_like = Like.of(x), Like.of(w)
         ctx.set_materialize_grads(False)
         need_x, need_w = ctx.needs_input_grad[:2]
-        ctx.shared, ctx.masks = InputPass.keeping("shared"), InputPass.keeping("masks")
+        keep = (here := InputPass.current()) and here.keep
+        ctx.shared, ctx.masks = here if keep == "shared" else None, keep == "masks"
         kept = x if need_w and not ctx.masks else None, w if need_x else None
         bias = (b,) if ctx.shared else ()
         ctx.save_for_backward(*kept, *bias)
@@ -175,7 +176,7 @@ class SharedInput(Function):
                 else ctx.spec.backward(dy, operand, w, [False, True, False])[1]
             )
         if need_b and c is not None:
-            d_b = (c.to(dy.dtype)[:, None] * ctx.spec.bias_by_sample(dy)).sum(0)
+            d_b = ctx.spec.bias_by_sample(dy).t().mv(c.to(dy.dtype))
         return d_dy, d_w, d_b, None, None, None, None
 
 
@@ -221,8 +222,7 @@ class ConvWeight(Function):
 
 def _plus(v: Tensor | None, c: Tensor, a: Tensor) -> Tensor:
     """v + c a, c along dim 0."""
-    c = c.to(a.dtype).reshape(-1, *[1] * (a.dim() - 1))
-    return a * c if v is None else torch.addcmul(v, a, c)
+    return times_rows(a, c) if v is None else torch.addcmul(v, a, rows_like(c, a))
 
 
 def _sum(parts: list[Tensor]) -> Tensor | None:

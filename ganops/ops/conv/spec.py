@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._twins import Like
+from .._twins import Like, autocast_casts
 from . import sub_pixel
 
 aten = torch.ops.aten
@@ -73,21 +72,25 @@ class LinearSpec:
     """
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        with _as_given(x):
-            return F.linear(x, w, b)
+        if autocast_casts(x):
+            with torch.autocast(x.device.type, enabled=False):
+                return F.linear(x, w, b)
+        return F.linear(x, w, b)
 
     def backward(self, dy: Tensor, x: Tensor, w: Tensor, mask: list[bool]) -> tuple[Any, ...]:
-        rows = dy.flatten(0, -2)
-        with _as_given(dy):
-            return (
-                dy @ w if mask[0] else None,
-                rows.t() @ x.flatten(0, -2) if mask[1] else None,
-                rows.sum(0) if mask[2] else None,
-            )
+        if autocast_casts(dy):
+            with torch.autocast(dy.device.type, enabled=False):
+                return self.backward(dy, x, w, mask)
+        rows, given = (dy, x) if dy.dim() == 2 else (dy.flatten(0, -2), x.flatten(0, -2))
+        return (
+            dy @ w if mask[0] else None,
+            rows.t() @ given if mask[1] else None,
+            rows.sum(0) if mask[2] else None,
+        )
 
     def input(self, dy: Tensor, w: Tensor, like: Like) -> Tensor:
-        with _as_given(dy):
-            return dy @ w
+        dx: Tensor = self.backward(dy, dy, w, [True, False, False])[0]
+        return dx
 
     def quick_input(self, dy: Tensor, w: Tensor, like: Like) -> Tensor | None:
         return None
@@ -97,13 +100,6 @@ class LinearSpec:
 
     def bias_by_sample(self, dy: Tensor) -> Tensor:
         return dy if dy.dim() == 2 else dy.flatten(1, -2).sum(1)
-
-
-def _as_given(t: Tensor) -> AbstractContextManager[Any]:
-    device = t.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
 
 
 AnySpec = Spec | LinearSpec

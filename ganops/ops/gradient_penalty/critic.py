@@ -21,7 +21,7 @@ KEEP = {"auto": "values", "tangent": "masks", "shared": "shared"}
 
 @dataclass(frozen=True)
 class Critic:
-    """A critic and how to call it; `name` is the penalty's, for messages."""
+    """A critic and how to call it; `name` is the penalty's, `noun` the critic's, for messages."""
 
     name: str
     call: Callable[..., Any]
@@ -30,6 +30,7 @@ class Critic:
     kwargs: dict[str, Any] | None = None
     engine: str = "auto"
     engines: tuple[str, ...] = ENGINES
+    noun: str = "critic"
 
     def __post_init__(self) -> None:
         if self.engine not in self.engines:
@@ -45,8 +46,8 @@ class Critic:
         out = out if self.output is None else self.output(out)
         if not isinstance(out, Tensor):
             raise TypeError(
-                f"{self.name}: expected the critic to return a tensor, got {type(out).__name__}; "
-                "pick one with output="
+                f"{self.name}: expected the {self.noun} to return a tensor, got "
+                f"{type(out).__name__}; pick one with output="
             )
         if out.dim() == 0 or out.shape[0] != x.shape[0]:
             raise ValueError(
@@ -75,9 +76,9 @@ class Critic:
         with torch.enable_grad(), ExitStack() as active:
             if keep is not None and hooks_are_free():
                 active.enter_context(disable_saved_tensors_hooks(
-                    f"{self.name}: the critic uses saved-tensor hooks (activation checkpointing "
-                    "or offloading), and what they recompute would not be what ran here; pass "
-                    "engine='autograd'"
+                    f"{self.name}: the {self.noun} uses saved-tensor hooks (activation "
+                    "checkpointing or offloading), and what they recompute would not be what ran "
+                    "here; pass engine='autograd'"
                 ))  # fmt: skip
                 nested = InputPass.current()  # a twin must not run by twins in turn
                 active.enter_context(only_x)
@@ -93,56 +94,61 @@ class Critic:
 
     def gradient(self, scores: Tensor, only_x: InputPass) -> Tensor:
         """d(sum of scores)/dx, of what `forward` gave."""
+        return self.gradients(scores, only_x)[0]
+
+    def gradients(self, scores: Tensor, only_x: InputPass, *others: Tensor) -> tuple[Any, ...]:
+        """d(sum of scores) by x, and by other tensors in the graph; None where there is none."""
         only_x.running = True
         try:
             with torch.enable_grad():
-                (grad,) = torch.autograd.grad(
-                    scores.sum(), only_x.x, create_graph=True, allow_unused=True
-                )
+                grads = torch.autograd.grad(
+                    scores, (only_x.x, *others), torch.ones_like(scores), create_graph=True,
+                    allow_unused=True,
+                )  # fmt: skip
         finally:
             only_x.running = False
-        if grad is None:
+        if grads[0] is None:
             raise self._detached()
-        return grad
+        return grads
 
     def refusal(self, why: str) -> RuntimeError:
         """This engine cannot serve."""
         return RuntimeError(
-            f"{self.name}: engine={self.engine!r} cannot serve this critic: {why}; "
+            f"{self.name}: engine={self.engine!r} cannot serve this {self.noun}: {why}; "
             "use engine='autograd'"
         )
 
     def _detached(self) -> ValueError:
         return ValueError(
-            f"{self.name}: the critic's output does not depend on its input (detached, under "
+            f"{self.name}: the {self.noun}'s output does not depend on its input (detached, under "
             "no_grad, or computed from something else)"
         )
 
     def _refuse_lossy(self, scores: Tensor) -> None:
         """Graphs whose second derivative is lost or wrong, and that do not always say so."""
-        seen: set[Any] = set()
-        stack = [scores.grad_fn]
+        seen: set[Any] = {None}
+        stack: list[Any] = [scores.grad_fn]
         while stack:
             node = stack.pop()
-            if node is None or node in seen:
+            if node in seen:
                 continue
-            kind = type(node).__name__
-            if kind.startswith("_DDPSink"):
-                raise RuntimeError(
-                    f"{self.name}: the critic is a DistributedDataParallel with static_graph or "
-                    "find_unused_parameters, which takes the penalty's inner backward for the "
-                    "loss's, and may give wrong gradients without an error. Pass its .module; "
-                    "the loss's scores come from the wrapper as before"
-                )
-            if kind.startswith("CompiledFunction"):
-                raise RuntimeError(
-                    f"{self.name}: the critic runs regions compiled by torch.compile, which have "
-                    "no double backward: the penalty's gradient would be lost, in some cases "
-                    "without an error. Pass the critic uncompiled, or compile the function that "
-                    f"calls {self.name} instead of the critic"
-                )
             seen.add(node)
-            stack.extend(n for n, _ in node.next_functions)
+            stack.extend([n for n, _ in node.next_functions])
+        kinds = {kind.__name__ for kind in set(map(type, seen))}
+        if any(kind.startswith("_DDPSink") for kind in kinds):
+            raise RuntimeError(
+                f"{self.name}: the {self.noun} is a DistributedDataParallel with static_graph "
+                "or find_unused_parameters, which takes the penalty's inner backward for the "
+                "loss's, and may give wrong gradients without an error. Pass its .module; "
+                "the loss's scores come from the wrapper as before"
+            )
+        if any(kind.startswith("CompiledFunction") for kind in kinds):
+            raise RuntimeError(
+                f"{self.name}: the {self.noun} runs regions compiled by torch.compile, which "
+                "have no double backward: the penalty's gradient would be lost, in some cases "
+                f"without an error. Pass the {self.noun} uncompiled, or compile the function "
+                f"that calls {self.name} instead of the {self.noun}"
+            )
 
 
 def hooks_are_free() -> bool:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from .. import conv, piecewise_linear, pooling
+from .._autograd import available
+from ..bias_act.autograd import BiasAct, Spec
 
 Shape = tuple[int, ...]
 
@@ -110,14 +112,33 @@ def _twins() -> dict[Any, str]:
             "prelu": piecewise_linear.prelu(x, x[0, 0, 0, :1].detach()),
             "pool": pooling.avg_pool2d(x, 2),
             "max pool": pooling.max_pool2d(x, 2),
+            "bias_act": _bias_act(x),
         }
     return {type(y.grad_fn): name for name, y in made.items() if isinstance(y, Tensor)}
 
 
+def _bias_act(x: Tensor) -> Tensor | None:
+    """By a compiled kernel, if there is one; the meta device has them all."""
+    for impl in filter(available, ("native", "triton")):
+        y: Tensor = BiasAct.apply(x.to("meta"), None, Spec(impl, 0, 0, 0.0, 1.0, -1.0))
+        return y
+    return None
+
+
+# What brings its own parameters the loss's part of their gradients.
+SHARING = ("bias_act", "conv", "prelu")
+
+
+def _rule(node: Any) -> Rule | None:
+    twin = _twins().get(type(node))
+    if twin == "bias_act" and not node.spec.piecewise_linear:
+        return None
+    kind: Any = type(node)
+    return _TWIN if twin else _stock_rule(kind)
+
+
 @cache
-def _rule(kind: Any) -> Rule | None:
-    if kind in _twins():
-        return _TWIN
+def _stock_rule(kind: Any) -> Rule | None:
     name = re.fullmatch(r"(\w+?)Backward\d+", kind.__name__)
     return RULES.get(name[1]) if name else None
 
@@ -168,8 +189,7 @@ class Path:
         """What in the critic is not piecewise linear in x; None if nothing is."""
         for node in self.nodes:
             leading = [i for i, (n, _) in enumerate(node.next_functions) if self._leads[n]]
-            kind: Any = type(node)
-            rule, name = _rule(kind), kind.__name__
+            rule, name = _rule(node), type(node).__name__
             if rule is None:
                 return f"{name} is not known to be piecewise linear"
             if rule.inputs == "first" and leading != [0]:
@@ -178,27 +198,38 @@ class Path:
                 return f"{name} multiplies two values that depend on the images"
         return None
 
-    def why_coupled(self) -> str | None:
-        """What in a piecewise linear critic mixes samples or takes a parameter outside a layer."""
+    def entered(self, spread: dict[Any, Tensor]) -> dict[Any, Tensor]:
+        """Those that the scores take in directly."""
+        beside = {n for node in self.nodes for n, _ in node.next_functions if not self._leads[n]}
+        return {node: view for node, view in spread.items() if node in beside}
+
+    def why_coupled(self, spread: dict[Any, Tensor]) -> str | None:
+        """What in a piecewise linear critic mixes samples, or takes a parameter that is neither a
+        layer's nor `spread` over the samples."""
         if self._half:
             return "it computes in float16, where the loss's part would miss the loss scale"
         for node in self.nodes:
             name = type(node).__name__
-            is_layer = _twins().get(type(node)) == "conv"
-            if not is_layer and any(n and not self._leads[n] for n, _ in node.next_functions):
-                return f"{name} takes a parameter that is no layer's weight or bias"
+            shares = _twins().get(type(node)) in SHARING
             for source, index in node.next_functions:
-                if not self._leads[source] or (self.x.shape[0] == 1 and not is_layer):
+                if source in spread:
+                    given: Any = tuple(spread[source].shape)
+                elif not self._leads[source]:
+                    if source is None or shares:
+                        continue
+                    return f"{name} takes a parameter whose share of each sample is not known"
+                elif self.x.shape[0] == 1 and not shares:
                     continue  # one sample mixes with nobody; but a layer must see it as one row
-                if not self._keeps_rows(node, source, index):
+                else:
+                    seen = self._shapes.get(source)
+                    given = seen[index] if seen else tuple(self.x.shape)
+                if not self._keeps_rows(node, given):
                     return f"{name} is not known to keep samples apart"
         return None
 
-    def _keeps_rows(self, node: Any, source: Any, index: int) -> bool:
-        kind: Any = type(node)
-        rule = _rule(kind)
+    def _keeps_rows(self, node: Any, given: Shape | None) -> bool:
+        rule = _rule(node)
         out = next((s for s in self._shapes.get(node, []) if s is not None), None)
-        given = self._shapes[source][index] if source in self._shapes else tuple(self.x.shape)
         if rule is None or not out or not given:
             return False
         return out[0] == given[0] == self.x.shape[0] and rule.rows(node, out, given)

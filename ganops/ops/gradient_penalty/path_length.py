@@ -94,7 +94,8 @@ def path_length_penalty(
 
     if not torch.compiler.is_compiling() and not w.requires_grad:
         w = w.detach().requires_grad_()
-    called = Critic("path_length_penalty", generator, along_y, gen_args, gen_kwargs, engine)
+    called = Critic("path_length_penalty", generator, along_y, gen_args, gen_kwargs, engine,
+                    noun="generator")  # fmt: skip
     g = called.input_gradient(w)
     g = (g if g.dtype == torch.float64 else g.float()).reshape(w.shape[0], -1, w.shape[-1])
     squares = g.square().sum(2).mean(1)

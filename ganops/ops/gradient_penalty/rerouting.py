@@ -113,6 +113,30 @@ TWINS: dict[Any, Callable[..., Any]] = {
 WITH_LINEAR: dict[Any, Callable[..., Any]] = {**TWINS, F.linear: conv.linear_twin}
 
 
+def _elementwise(only_x: InputPass, func: Any, args: Any, kwargs: Any) -> Any:
+    return func(*only_x.by_sample(args, broadcast=True), **kwargs)
+
+
+def _elementwise_in_place(only_x: InputPass, func: Any, args: Any, kwargs: Any) -> Any:
+    return func(args[0], *only_x.by_sample(args, broadcast=True)[1:], **kwargs)
+
+
+def _joined(only_x: InputPass, func: Any, args: Any, kwargs: Any) -> Any:
+    if not args:
+        return func(**kwargs)
+    return func(only_x.by_sample(args[0], broadcast=False), *args[1:], **kwargs)
+
+
+# Where parameters may enter outside layers, and be told apart sample by sample.
+SPREADING: dict[Any, Callable[..., Any]] = {
+    **{getattr(space, name): _elementwise for space in (torch, Tensor)
+       for name in ("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide",
+                    "maximum", "minimum", "max", "min", "where")},
+    **dict.fromkeys([Tensor.add_, Tensor.sub_, Tensor.mul_, Tensor.div_], _elementwise_in_place),
+    **dict.fromkeys([torch.cat, torch.concat, torch.concatenate, torch.stack], _joined),
+}  # fmt: skip
+
+
 def twin_of(twins: dict[Any, Callable[..., Any]], func: Any, kwargs: Any) -> Callable[..., Any]:
     """What runs a call; a result written into out= has no derivative, and no twin."""
     return func if kwargs and "out" in kwargs else twins.get(func, func)
@@ -125,10 +149,14 @@ class Rerouting(TorchFunctionMode):
         super().__init__()
         self._pass = only_x
         self._twins = TWINS if only_x.keep == "values" else WITH_LINEAR
+        self._spreading = SPREADING if only_x.keep == "shared" else {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is Tensor.register_hook:
             self._pass.hooked = True
+        spreading = self._spreading.get(func)
+        if spreading is not None:
+            return spreading(self._pass, func, args, kwargs or {})
         return twin_of(self._twins, func, kwargs)(*args, **(kwargs or {}))

@@ -14,7 +14,7 @@ from torch.autograd import Function
 
 from .._autograd import quick
 from .._input_pass import InputPass
-from .._twins import Like
+from .._twins import Like, times_rows
 from .critic import Critic, hooks_are_free, leaf
 from .path import Path
 from .reduction import penalty_from_gradient
@@ -58,8 +58,10 @@ def loss_and_r1(
         gamma: weight of R1, which has the factor 1/2 (see `r1_penalty`); >= 0.
         engine: "shared" is the above, and raises where it does not hold: critics with smooth
             activations, norms, more than one score a sample, operations that mix samples (batch
-            statistics), parameters outside convolutions and linear layers, float16, or hooks on
-            tensors (hooks on ``grad_fn`` nodes cannot be seen, and see the other gradient).
+            statistics), float16, or hooks on tensors (hooks on ``grad_fn`` nodes cannot be seen,
+            and see the other gradient). Parameters may stand in convolutions, linear layers, prelu
+            and `ops.bias_act`, and may be added, multiplied, compared or joined to features, with
+            or without an embedding: anywhere else they are refused as well.
             "autograd" leaves everything to PyTorch. "auto" is "shared" where that serves;
             elsewhere it warns, once for each reason, and runs the twins of `gradient_penalty` on
             the same forward. Same numbers from all three.
@@ -69,7 +71,7 @@ def loss_and_r1(
         to other losses and differentiated more than once (retain_graph).
 
     Derivatives: of order 1; order 2 by "autograd" alone, "shared" refuses it. Extra memory: the
-    backward to x is kept, as in any penalty.
+    backward to x is kept, as in any penalty; of a parameter outside layers one gradient a sample.
 
     Raises:
         ValueError, TypeError: as `gradient_penalty`; gamma is negative or not finite; `loss`
@@ -116,11 +118,13 @@ def _scores_and_gradient(called: Critic, x: Tensor) -> tuple[Tensor, Tensor]:
     if called.engine == "autograd":
         return scores, called.gradient(scores, only_x)
     path = Path(scores, x)
+    spread = path.entered(only_x.spread)
+    only_x.spread.clear()  # views of graphs that may know this pass: no cycle must stay
     why = _why_not(path, only_x) if free else "saved-tensor hooks are active around it"
     if why is None:
         with path.measured():
-            grad = called.gradient(scores, only_x)
-        why = path.why_coupled()
+            grad, *deltas = called.gradients(scores, only_x, *spread.values())
+        why = path.why_coupled(spread)
     else:
         grad = None
     if why is not None:
@@ -128,7 +132,7 @@ def _scores_and_gradient(called: Critic, x: Tensor) -> tuple[Tensor, Tensor]:
             raise called.refusal(why)
         _warn_once(why)
         return scores, called.gradient(scores, only_x) if grad is None else grad
-    grad, scores = Joint.apply(grad, scores.detach(), only_x)
+    grad, scores = Joint.apply(grad, scores.detach(), only_x, deltas, *spread.values())
     return scores, grad
 
 
@@ -154,19 +158,24 @@ def _warn_once(why: str) -> None:
 class Joint(Function):
     """(grad, scores) as they are. Whoever uses either is served by grad's graph alone.
 
-    In backward the scores' derivative is told to the layers (`SharedInput`), which all come after
-    this node; the graph that made the scores is not entered.
+    In backward the scores' derivative is told to the layers (`SharedInput`) and to activations with
+    parameters (`Share`), which all come after this node, and sent to the parameters that were
+    spread over the samples, along their deltas; the graph that made the scores is not entered.
     """
 
     @staticmethod
-    def forward(grad: Tensor, scores: Tensor, only_x: InputPass) -> tuple[Tensor, Tensor]:
+    def forward(
+        grad: Tensor, scores: Tensor, only_x: InputPass, deltas: list[Tensor | None],
+        *spread: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         return grad.view_as(grad), scores.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        grad, _, ctx.only_x = inputs
+        grad, _, ctx.only_x, deltas, *_ = inputs
         ctx.like = Like.of(grad)
         ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*(None if d is None else d.detach() for d in deltas))
 
     @staticmethod
     def backward(ctx: Any, d_grad: Tensor | None, d_scores: Tensor | None) -> tuple[Any, ...]:
@@ -175,5 +184,8 @@ class Joint(Function):
                 "loss_and_r1: engine='shared' has derivatives of order 1, and order 2 was asked "
                 "for; use engine='autograd'"
             )
-        ctx.only_x.score_weights = None if d_scores is None else d_scores.flatten()
-        return ctx.like.empty().zero_() if d_grad is None else d_grad, None, None
+        c = ctx.only_x.score_weights = None if d_scores is None else d_scores.flatten()
+        d_grad = ctx.like.empty().zero_() if d_grad is None else d_grad
+        deltas = ctx.saved_tensors
+        parts = [None if c is None or d is None else times_rows(d, c) for d in deltas]
+        return d_grad, None, None, None, *parts

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .._autograd import quick
-from .._input_pass import InputPass
+from .._input_pass import InputPass, Share
 from .._twins import one_forward_level
 
 aten = torch.ops.aten
@@ -236,7 +236,7 @@ class PReLU(Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, w)
         ctx.save_for_forward(x, w)
-        ctx.pruned = InputPass.prunes(w)
+        ctx.pruned, ctx.shared = InputPass.prunes(w), InputPass.keeping("shared")
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -246,6 +246,10 @@ class PReLU(Function):
         need_x, need_w = ctx.needs_input_grad
         positive = x.detach() > 0
         dx = torch.where(positive, dy, _along(w, x) * dy) if need_x else None
+        if dx is not None and need_w and ctx.shared and ctx.shared.running:
+            terms = torch.where(positive, 0.0, x.detach() * dy.detach())
+            rows = terms.sum_to_size(x.shape[0], *_along(w, x).shape[1:])
+            dx = Share.apply(dx, w, rows.reshape(x.shape[0], -1), ctx.shared)
         if not need_w or ctx.pruned():
             return dx, None
         terms = torch.where(positive, 0.0, x * dy)  # linear in x: order 2 is real here
