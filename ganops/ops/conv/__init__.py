@@ -18,6 +18,7 @@ from torch import Tensor
 from .._twins import serves
 from .autograd import Conv
 from .spec import LinearSpec, Spec
+from .taps import convolve
 
 __all__ = ["conv2d", "conv_transpose2d", "linear"]
 
@@ -133,7 +134,7 @@ def linear_twin(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 def _apply(x: Tensor, w: Tensor, b: Tensor | None, spec: Spec) -> Tensor:
     batched = x.dim() == 4
-    y: Tensor = Conv.apply(x if batched else x.unsqueeze(0), w, b, spec)
+    y = convolve(x if batched else x.unsqueeze(0), w, b, spec)
     return y if batched else y.squeeze(0)
 
 
