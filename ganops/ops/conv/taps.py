@@ -59,22 +59,22 @@ class ByWeights(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         w, _, (x,), ctx.spec = inputs
-        ctx.w_like = Like.of(w)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x if ctx.needs_input_grad[0] else None)
+        ctx.save_for_backward(*(x, w) if ctx.needs_input_grad[0] else ())
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
         if dy is None:
             return None, None, None, None
-        (x,) = ctx.saved_tensors
         need_w, need_b = ctx.needs_input_grad[:2]
         if need_w and not torch.is_grad_enabled():  # the last order: one call for both
-            _, dw, db = ctx.spec.backward(dy, x, ctx.w_like.empty(), [False, True, need_b])
-        else:
-            dw = ConvWeight.apply(dy, x, ctx.w_like, ctx.spec) if need_w else None
-            db = ctx.spec.bias(dy) if need_b else None
-        return dw, db, None, None
+            _, dw, db = ctx.spec.backward(dy, *ctx.saved_tensors, [False, True, need_b])
+            return dw, db, None, None
+        db = ctx.spec.bias(dy) if need_b else None
+        if not need_w:
+            return None, db, None, None
+        x, w = ctx.saved_tensors
+        return ConvWeight.apply(dy, x, Like.of(w), ctx.spec), db, None, None
 
 
 @quick
@@ -91,15 +91,14 @@ class ByInput(Function):
         ctx.x_like = Like.of(x)
         ctx.set_materialize_grads(False)
         ctx.mark_dirty(y)
-        ctx.save_for_backward(w)
+        # x is at hand where ByWeights keeps it; a placeholder of its size would cost memory.
+        ctx.save_for_backward(w, x if w.requires_grad else None)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
         if dy is None:
             return None, None, None, None
-        (w,) = ctx.saved_tensors
+        w, x = ctx.saved_tensors
         if torch.is_grad_enabled():
-            dx: Tensor = ConvInput.apply(dy, w, ctx.x_like, ctx.spec)
-        else:
-            dx = ctx.spec.input(dy, w, ctx.x_like)
-        return dx, dy, None, None
+            return ConvInput.apply(dy, w, ctx.x_like, ctx.spec), dy, None, None
+        return ctx.spec.input(dy, w, ctx.x_like, x), dy, None, None
