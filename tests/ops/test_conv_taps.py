@@ -74,13 +74,17 @@ def test_one_node_where_there_is_nothing_to_prune():
     assert "Conv" in ops.conv2d(x, w.detach(), b.detach()).grad_fn.name()
     with torch.no_grad():
         assert ops.conv2d(x, w, b).grad_fn is None
-    names = []
-    torch.func.grad(lambda t: names.append(y := ops.conv2d(t, w, b)) or y.sum())(x)
+    split = [taps._splits(x, w, b)]
+    torch.func.grad(lambda t: split.append(taps._splits(t, w, b)) or t.sum())(x)
+    torch.func.vmap(lambda t: split.append(taps._splits(x, w, b)) or t)(x)
     with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(x, x.detach())
-        names.append(ops.conv2d(dual, w, b))
-        assert torch.autograd.forward_ad.unpack_dual(names[1]).tangent is not None
-    assert "Conv" in names[1].grad_fn.name()
+        for k in range(3):
+            inputs = [x, w, b]
+            inputs[k] = torch.autograd.forward_ad.make_dual(inputs[k], inputs[k].detach())
+            split.append(taps._splits(*inputs))
+            y = ops.conv2d(*inputs)
+            assert torch.autograd.forward_ad.unpack_dual(y).tangent is not None
+    assert split == [True] + [False] * 5
 
 
 def penalty(critic, x):
