@@ -81,7 +81,7 @@ LAST_ORDER = {
 
 
 def test_the_list_of_ops_is_not_empty():
-    assert len(OPS) == 10
+    assert len(OPS) == 12
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
