@@ -65,6 +65,8 @@ def arguments(op, make, device):
         "gradient_penalty_fused": [(x, 1.0, False, 10.0), (x, 0.5, True, 0.5)],
         "gradient_penalty_grad": [(go, x, norms, 1.0, False)],
         "gradient_penalty_grad2": [(v, go, x, norms, 1.0, True)],
+        "masked_slope_value": [(x, code, 0.2, 1.3) for code in range(4)],
+        "masked_slope": [(x, y.detach() > 0, 0.2), (x, y.detach() > 0, 0.0)],
         "smooth_grad2": [(v, y, x, code, 1.3, 0.8) for code in range(len(VALUES))],
         "philox": [(torch.empty(0, device=device), 7, -3, 5, 2, kind) for kind in range(3)],
     }[op]  # fmt: skip

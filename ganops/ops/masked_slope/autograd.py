@@ -47,8 +47,6 @@ class Masked(Elementwise):
         a, b = spec.a, spec.b
         if spec.impl == "reference":
             return reference.VALUES[spec.name](x, a, b), reference.MASKS[spec.name](x, a, b)
-        if spec.name != "leaky_relu":  # limits and values are numbers of x's dtype
-            a, b = (_rounded(n, x.dtype) for n in (a, b))
         y, mask = kernel("masked_slope_value", spec.impl)(x, _CODES[spec.name], a, b)
         return y, mask
 
@@ -102,10 +100,6 @@ class Slope(Elementwise):
         one_forward_level("masked_slope")
         y_t: Tensor = Slope.apply(g_t, *ctx.saved_tensors, *ctx.rest)
         return y_t
-
-
-def _rounded(number: float, dtype: torch.dtype) -> float:
-    return number if dtype == torch.float64 else torch.tensor(number, dtype=dtype).item()
 
 
 def _fake_value(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:

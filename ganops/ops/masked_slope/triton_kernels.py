@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._autograd import is_dense
 from .._triton import cdiv, launch
+from .reference import KERNELS
 
 BLOCK = 1024
 
@@ -65,6 +66,8 @@ def slope_kernel(
 
 def masked_slope_value(x: Tensor, act: int, a: float, b: float) -> tuple[Tensor, Tensor]:
     """y, and where its slope is 1."""
+    if not 0 <= act < KERNELS:
+        raise ValueError(f"masked_slope: no activation {act}")
     x = x if is_dense(x) else x.contiguous()
     y, inside = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
     launch(
@@ -77,6 +80,13 @@ def masked_slope_value(x: Tensor, act: int, a: float, b: float) -> tuple[Tensor,
 
 def masked_slope(g: Tensor, mask: Tensor, outside: float) -> Tensor:
     """s g, in the memory order of the mask."""
+    if mask.dtype != torch.bool:
+        raise TypeError(f"masked_slope: mask must be bool, got {mask.dtype}")
+    if mask.shape != g.shape:
+        raise ValueError(
+            f"masked_slope: mask must have the shape of g, {tuple(g.shape)}, "
+            f"got {tuple(mask.shape)}"
+        )
     mask = mask if is_dense(mask) else mask.contiguous()
     out = torch.empty_like(mask, dtype=g.dtype)
     same = all(m == n for m, n, size in zip(g.stride(), mask.stride(), g.shape) if size > 1)
