@@ -18,6 +18,7 @@ from ganops.ops import masked_slope
 from ganops.ops._autograd import kernel
 from ganops.ops.masked_slope.reference import KERNELS, MASKS, VALUES
 from ganops.ops.masked_slope.reference import masked_slope as slope_of
+from ganops.ops.piecewise_linear.autograd import MaskedInPlace, Spec
 
 aten = torch.ops.aten
 ROOT = Path(__file__).parents[2]
@@ -183,6 +184,7 @@ def test_torch_func(backend):
             vmap(grad(cubes), (0, None))(x, f),
             vmap(grad(cubes), (1, None), 1)(x, f),
             jacfwd(lambda t: f(t))(x),
+            vmap(f, 1, 1)(x),
         )
 
     expected = results(lambda t: torch.where(t > 0, t, 0.2 * t))
@@ -195,6 +197,24 @@ def test_torch_func(backend):
     with forward_ad.dual_level(), ganops.use_impl(backend.impl):
         y = masked_slope.masked(forward_ad.make_dual(x, x), "relu")
         assert torch.equal(forward_ad.unpack_dual(y).tangent, x.relu())
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "hardtanh"])
+def test_in_place_keeps_a_mask_as_well(name):
+    spec = Spec(CASES[name][0], CASES[name][1:], inplace=True)
+    x, g = randn(3, 4), randn(3, 4, seed=8)
+    leaf = x.clone().requires_grad_()
+    written = leaf * 1
+    y = MaskedInPlace.apply(written, spec)
+    assert y is written
+    assert_same_bits(y.detach(), VALUES[spec.name](x, *numbers(name)))
+    assert [t.dtype for t in y.grad_fn.saved_tensors] == [torch.bool]
+    expected = STOCK[spec.name](g, x, *numbers(name))
+    assert_same_bits(torch.autograd.grad(y, leaf, g)[0], expected)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x.clone(), g.clone())
+        y = MaskedInPlace.apply(dual, spec)
+        assert_same_bits(forward_ad.unpack_dual(y).tangent, expected)
 
 
 class Kernels(TorchDispatchMode):

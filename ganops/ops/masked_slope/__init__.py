@@ -39,6 +39,6 @@ def slope(g: Tensor, mask: Tensor, outside: float, impl: str) -> Tensor:
 
 def served(x: Tensor, name: str) -> str:
     """The implementation that runs a function, and its slope, for tensors like x."""
-    if list(VALUES).index(name) >= KERNELS or x.dtype not in _dispatch.FLOATING:
+    if list(VALUES).index(name) >= KERNELS:
         return "reference"
     return _dispatch.choose("masked_slope", "auto", x.device, x.dtype)

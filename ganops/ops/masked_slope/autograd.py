@@ -55,7 +55,6 @@ class Masked(Elementwise):
         _, ctx.spec = inputs
         mask = output[1]
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(mask)
         ctx.save_for_backward(mask)
         ctx.save_for_forward(mask)
 
