@@ -55,8 +55,9 @@ def conv2d(
 
     Derivatives: of any order, in reverse and forward mode and under torch.func. Order 2 is one
     forward convolution and one weight gradient, for any number of groups. Forward mode inside
-    forward mode raises. Memory kept for backward: `input` where `weight` or its source requires
-    grad, `weight` where `input` does.
+    forward mode raises. Where the input and the weights require grad, a call is two autograd nodes,
+    so that `autograd.grad(..., input)` computes no weight gradient (taps.py). Memory kept for
+    backward: `input` where `weight` or its source requires grad, `weight` where `input` does.
 
     Raises:
         ValueError: an unknown padding string, or "same" with a stride.
