@@ -41,6 +41,11 @@ STABLE_TORCH_LIBRARY(ganops, m) {
          "(Tensor v, Tensor go, Tensor grad, Tensor norms, float center, bool one_sided)"
          " -> (Tensor d_go, Tensor d_grad)");
 
+  // y = f(x) of a piecewise linear f and where its slope is 1; s g, with s = mask ? 1 : outside
+  define(m, "masked_slope_value",
+         "(Tensor x, int act, float a, float b) -> (Tensor y, Tensor mask)");
+  define(m, "masked_slope", "(Tensor g, Tensor mask, float outside) -> Tensor");
+
   // second order of every norm; `kind` of csrc/norm/norm_layout.h, without a mean: RMS norm
   define(m, "norm_grad2",
          "(Tensor v, Tensor dy, Tensor x, Tensor? mean, Tensor rstd, Tensor? w, Tensor? v_w,"

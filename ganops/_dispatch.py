@@ -27,6 +27,7 @@ FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 AUTO: dict[str, dict[str, tuple[str, ...]]] = {
     "bias_act": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "gradient_penalty": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
+    "masked_slope": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "norm": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "philox": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "smooth": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},

@@ -10,9 +10,11 @@ primal backward on them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import Parameter
 
 from ._autograd import is_dense, refuse_nested_forward
@@ -43,6 +45,22 @@ def autocast_casts(t: Tensor) -> bool:
 def one_forward_level(op: str) -> None:
     """Every twin's jvp starts with this."""
     refuse_nested_forward(op, f"torch's own {op}")
+
+
+class Elementwise(Function):
+    """Under vmap an elementwise function is itself, with one more dimension in front."""
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        moved = [_in_front(a, d, info.batch_size) for a, d in zip(args, in_dims)]
+        out: Any = cls.apply(*moved)
+        return out, (0, 0) if isinstance(out, tuple) else 0
+
+
+def _in_front(t: Any, dim: int | None, size: int) -> Any:
+    if not isinstance(t, Tensor):
+        return t
+    return t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@
 #include "bias_act/bias_act_math.h"
 #include "common/numeric.h"
 #include "gradient_penalty/gradient_penalty_math.h"
+#include "masked_slope/masked_slope_math.h"
 #include "norm/norm_math.h"
 #include "philox/philox_math.h"
 #include "smooth/smooth_math.h"
@@ -96,6 +97,17 @@ void bind_smooth(py::module_& m, const std::string& name) {
   });
 }
 
+// (is y = x, y where it is not, is the slope 1) of piecewise linear P; s g outside.
+template <class T, Piece P>
+void bind_piece(py::module_& m, const std::string& name) {
+  m.def(("piece_" + name).c_str(), [](const Array<T>& x, T a, T b) {
+    return py::make_tuple(map<bool>(x, [=](T v) { return piece_keeps<P>(v, a, b); }),
+                          map<T>(x, [=](T v) { return piece_else<P>(v, a, b); }),
+                          map<bool>(x, [=](T v) { return piece_inside<P>(v, a, b); }),
+                          map<T>(x, [=](T v) { return slope_else(v, a); }));
+  });
+}
+
 template <class T>
 void bind_spectral(py::module_& m) {
   m.def("spectral_unit", [](const Array<T>& norm, T eps) {
@@ -129,6 +141,10 @@ void bind_formulas(py::module_& m) {
   bind_smooth<T, Smooth::sigmoid>(m, "sigmoid");
   bind_smooth<T, Smooth::mish>(m, "mish");
   bind_smooth<T, Smooth::hardswish>(m, "hardswish");
+  bind_piece<T, Piece::relu>(m, "relu");
+  bind_piece<T, Piece::leaky_relu>(m, "leaky_relu");
+  bind_piece<T, Piece::hardtanh>(m, "hardtanh");
+  bind_piece<T, Piece::threshold>(m, "threshold");
   m.def("penalty", [](const Array<T>& n, T center, bool one_sided) {
     return py::make_tuple(map<T>(n, [=](T v) { return penalty_value(v, center, one_sided); }),
                           map<T>(n, [=](T v) { return penalty_k1(v, v, center, one_sided); }),

@@ -54,9 +54,8 @@ def test_the_same_numbers_keys_and_penalties(name):
 
 
 def test_a_handwritten_penalty_gets_cheaper():
-    """The floor is four forwards, less the last tangent; stock PyTorch takes six. Autograd does not
-    tell a Python function that only the input's gradient is wanted, so code of one's own still
-    computes one weight gradient for nothing, where `ops.gradient_penalty` does not."""
+    """The floor is four forwards, less the last tangent, and a penalty of one's own reaches it as
+    those of `ganops.ops` do; stock PyTorch takes six."""
     stock, x = critics.make("dcgan"), images()
     ours = ganops.optimize(critics.make("dcgan"), verbose=False)
     costs = []
@@ -71,8 +70,7 @@ def test_a_handwritten_penalty_gets_cheaper():
             penalty(critic, x).backward()
         costs.append(whole.flops / forward.flops)
     assert costs[0] > 5.8
-    assert costs[1] < 5.05
-    assert costs[2] < 4.0
+    assert costs[1] == costs[2] < 4.0
 
 
 def test_everything_that_hangs_on_a_layer_stays():

@@ -8,6 +8,7 @@ import torch
 from counting import Counter
 from torch import nn
 
+import ganops
 from ganops import ops
 
 
@@ -52,6 +53,21 @@ def test_a_piecewise_linear_critic_costs_four_forwards_exactly(make, shape, last
         extra = spent - 4 * forward
         assert 0 < extra < 0.05 * forward
     assert spent == 4 * forward - last + extra
+
+
+@pytest.mark.parametrize("net", ["dcgan-64", "mlp"])
+def test_a_handwritten_penalty_costs_the_same_once_the_critic_is_optimized(net):
+    make, shape, last = NETS[net]
+    critic = ganops.optimize(make().double(), verbose=False)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+    def penalty():
+        (grad,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+        (grad.flatten(1).norm(2, 1) - 1).pow(2).mean().backward()
+
+    with torch.no_grad():
+        forward = count(lambda: critic(x)).flops
+    assert count(penalty).flops == 4 * forward - last
 
 
 def test_stock_costs_six():

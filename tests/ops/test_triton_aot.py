@@ -29,6 +29,7 @@ from triton.compiler import ASTSource  # noqa: E402
 
 from ganops.ops.bias_act import triton_kernels as bias_act  # noqa: E402
 from ganops.ops.gradient_penalty import triton_kernels as penalty  # noqa: E402
+from ganops.ops.masked_slope import triton_kernels as masked  # noqa: E402
 from ganops.ops.philox import triton_kernels as philox  # noqa: E402
 from ganops.ops.smooth import triton_kernels as smooth  # noqa: E402
 
@@ -149,6 +150,17 @@ def smooth_cases(dtype):
                                      {"ACT": code, **meta}, 5)  # fmt: skip
 
 
+def masked_cases(dtype):
+    """Masks are moved 8 bytes at a time, which the count of wide accesses leaves out."""
+    p, meta = f"*{dtype}", {"DOUBLE": dtype == "fp64", "BLOCK": masked.BLOCK}
+    for act in range(4):
+        yield f"masked-{act}", Case(masked.value_kernel, [p, p, "*u8", "i32x16", "fp64", "fp64"],
+                                    {"ACT": act, **meta}, 2)  # fmt: skip
+    for zero in (False, True):
+        yield f"masked-slope-{zero}", Case(masked.slope_kernel, [p, "*u8", p, "i32x16", "fp64"],
+                                           {"ZERO": zero, **meta}, 2)  # fmt: skip
+
+
 def philox_cases():
     for kind, out in ((0, "*i64"), (1, "*fp32"), (2, "*fp32")):
         yield f"philox-{kind}", Case(
@@ -160,14 +172,14 @@ def philox_cases():
 FLOAT_CASES = [
     pytest.param(dtype, case, id=f"{dtype}-{name}")
     for dtype in ("fp32", "bf16")
-    for cases in (bias_act_cases, penalty_cases, smooth_cases)
+    for cases in (bias_act_cases, penalty_cases, smooth_cases, masked_cases)
     for name, case in cases(dtype)
 ]
 DOUBLE_CASES = [
     pytest.param("fp64", case, id=f"fp64-{name}")
-    for cases in (bias_act_cases, penalty_cases, smooth_cases)
+    for cases in (bias_act_cases, penalty_cases, smooth_cases, masked_cases)
     for name, case in cases("fp64")
-    if name in ("value-lrelu", "order2-swish", "grad2", "smooth-gelu_tanh")
+    if name in ("value-lrelu", "order2-swish", "grad2", "smooth-gelu_tanh", "masked-slope-False")
 ]
 PHILOX_CASES = [pytest.param("fp32", case, id=name) for name, case in philox_cases()]
 
@@ -235,6 +247,8 @@ def test_numbers_reach_double_kernels_in_full():
         (penalty.grad2_kernel, ("center",)),
         (penalty.go_kernel, ("center",)),
         (smooth.grad2_kernel, ("a", "b")),
+        (masked.value_kernel, ("a", "b")),
+        (masked.slope_kernel, ("outside",)),
     ):
         annotated = {p.name: p.annotation_type for p in kernel.params}
         assert [annotated[n] for n in names] == ["fp64"] * len(names)

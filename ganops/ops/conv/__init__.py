@@ -18,6 +18,7 @@ from torch import Tensor
 from .._twins import autocast_casts, serves
 from .autograd import Conv
 from .spec import LinearSpec, Spec
+from .taps import convolve
 
 __all__ = ["conv2d", "conv_transpose2d", "linear"]
 
@@ -54,8 +55,9 @@ def conv2d(
 
     Derivatives: of any order, in reverse and forward mode and under torch.func. Order 2 is one
     forward convolution and one weight gradient, for any number of groups. Forward mode inside
-    forward mode raises. Memory kept for backward: `input` where `weight` or its source requires
-    grad, `weight` where `input` does.
+    forward mode raises. Where the input and the weights require grad, a call is two autograd nodes,
+    so that `autograd.grad(..., input)` computes no weight gradient (taps.py). Memory kept for
+    backward: `input` where `weight` or its source requires grad, `weight` where `input` does.
 
     Raises:
         ValueError: an unknown padding string, or "same" with a stride.
@@ -133,7 +135,7 @@ def linear_twin(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 def _apply(x: Tensor, w: Tensor, b: Tensor | None, spec: Spec) -> Tensor:
     batched = x.dim() == 4
-    y: Tensor = Conv.apply(x if batched else x.unsqueeze(0), w, b, spec)
+    y = convolve(x if batched else x.unsqueeze(0), w, b, spec)
     return y if batched else y.squeeze(0)
 
 

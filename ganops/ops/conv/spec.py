@@ -41,11 +41,12 @@ class Spec:
         grads: tuple[Any, ...] = aten.convolution_backward(dy, x, w, sizes, *self._numbers, mask)
         return grads
 
-    def input(self, dy: Tensor, w: Tensor, like: Like) -> Tensor:
-        """dx alone."""
+    def input(self, dy: Tensor, w: Tensor, like: Like, x: Tensor | None = None) -> Tensor:
+        """dx alone. x, whose values are not read, spares a placeholder where it is at hand."""
         dx = self.quick_input(dy, w, like)
         if dx is None:
-            dx = self.backward(dy, like.empty(), w, [True, False, False])[0]
+            x = like.empty() if x is None else x
+            dx = self.backward(dy, x, w, [True, False, False])[0]
         return dx
 
     def quick_input(self, dy: Tensor, w: Tensor, like: Like) -> Tensor | None:
@@ -88,7 +89,7 @@ class LinearSpec:
             rows.sum(0) if mask[2] else None,
         )
 
-    def input(self, dy: Tensor, w: Tensor, like: Like) -> Tensor:
+    def input(self, dy: Tensor, w: Tensor, like: Like, x: Tensor | None = None) -> Tensor:
         dx: Tensor = self.backward(dy, dy, w, [True, False, False])[0]
         return dx
 

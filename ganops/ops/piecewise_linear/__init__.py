@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import masked_slope
 from .._input_pass import InputPass
 from .._twins import serves
-from .autograd import Activation, InPlace, Masked, MaskedInPlace, PReLU, Spec
+from .autograd import Activation, InPlace, MaskedInPlace, PReLU, Spec
 
 __all__ = ["abs", "hardtanh", "leaky_relu", "prelu", "relu", "relu6", "threshold"]
 
@@ -111,13 +112,14 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 
 def masked(x: Tensor, inplace: bool = False) -> Tensor:
     """relu as it runs where a penalty keeps masks alone."""
-    y: Tensor = (MaskedInPlace if inplace else Masked).apply(x, Spec("relu", (), inplace))
-    return y
+    with InputPass(x, "masks"):
+        return relu(x, inplace)
 
 
 def _activation(x: Tensor, spec: Spec) -> Tensor:
-    if InputPass.keeping("masks"):
-        y: Tensor = (MaskedInPlace if spec.inplace else Masked).apply(x, spec)
-    else:
-        y = (InPlace if spec.inplace else Activation).apply(x, spec)
+    masks = InputPass.keeping("masks") is not None
+    if masks and not spec.inplace:
+        return masked_slope.masked(x, spec.name, *spec.numbers)
+    in_place = MaskedInPlace if masks else InPlace
+    y: Tensor = (in_place if spec.inplace else Activation).apply(x, spec)
     return y

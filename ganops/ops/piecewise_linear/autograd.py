@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from .. import masked_slope
 from .._autograd import quick
 from .._input_pass import InputPass, Share
 from .._twins import one_forward_level
@@ -52,8 +53,9 @@ class Spec:
         return _SLOPES[self.name](g, ref, *self.numbers)
 
     def mask(self, ref: Tensor) -> Tensor:
-        """Where the slope is 1, in bool; or, of abs, the slope in int8."""
-        return _MASKS[self.name](ref, *self.numbers)
+        """Where the slope is 1."""
+        a, b = (*self.numbers, 0.0, 0.0)[:2]
+        return masked_slope.reference.MASKS[self.name](ref, a, b)
 
     @property
     def outside(self) -> float:
@@ -79,14 +81,6 @@ _SLOPES: dict[str, Callable[..., Tensor]] = {
     "hardtanh": lambda g, ref, low, high: aten.hardtanh_backward(g, ref, low, high),
     "relu": lambda g, y: aten.threshold_backward(g, y, 0),
     "threshold": lambda g, x, limit, _: aten.threshold_backward(g, x, limit),
-}
-
-_MASKS: dict[str, Callable[..., Tensor]] = {
-    "abs": lambda x: x.sgn().to(torch.int8),
-    "hardtanh": lambda ref, low, high: (ref > low) & (ref < high),
-    "leaky_relu": lambda ref, _: ref > 0,
-    "relu": lambda y: y > 0,
-    "threshold": lambda x, limit, _: x > limit,
 }
 
 
@@ -138,17 +132,18 @@ class InPlace(Activation):
 
 
 @quick
-class Masked(Activation):
-    """y = f(x), of which the slope alone is kept: one byte a number."""
+class MaskedInPlace(Activation):
+    """x = f(x), of which the slope's mask alone is kept; out of place it is `masked_slope`'s."""
+
+    generate_vmap_rule = False
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, spec = inputs
-        ctx.spec = spec
+        ctx.spec, ctx.impl = spec, masked_slope.served(x, spec.name)
         ctx.set_materialize_grads(False)
-        if spec.inplace:
-            ctx.mark_dirty(x)
-        mask = spec.mask(output if spec.from_output else x)
+        ctx.mark_dirty(x)
+        mask = spec.mask(output)
         ctx.save_for_backward(mask)
         ctx.save_for_forward(mask)
 
@@ -157,66 +152,18 @@ class Masked(Activation):
         if dy is None:
             return None, None
         (mask,) = ctx.saved_tensors
-        return Slope.apply(dy, mask, ctx.spec.outside), None
+        return masked_slope.slope(dy, mask, ctx.spec.outside, ctx.impl), None
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, _: None) -> Tensor:
         one_forward_level(ctx.spec.name)
         (mask,) = ctx.saved_tensors
-        y_t: Tensor = Slope.apply(x_t, mask, ctx.spec.outside)
-        return x_t.copy_(y_t) if ctx.spec.inplace else y_t
-
-
-@quick
-class MaskedInPlace(Masked):
-    """As `InPlace`."""
-
-    generate_vmap_rule = False
+        y_t = masked_slope.slope(x_t, mask, ctx.spec.outside, ctx.impl)
+        return x_t.copy_(y_t)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, spec: Spec) -> tuple[Tensor, Any]:
         return MaskedInPlace.apply(x, spec), in_dims[0]
-
-
-@quick
-class Slope(Function):
-    """s g, with s from a mask: its own derivative, to every order."""
-
-    @staticmethod
-    def forward(g: Tensor, mask: Tensor, outside: float) -> Tensor:
-        if mask.dtype == torch.int8:  # the slope itself
-            return g * mask
-        if outside == 0:
-            return torch.where(mask, g, 0.0)
-        y = outside * g
-        return torch.where(mask, g, y, out=y)  # no third tensor: the peak is here
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, mask, ctx.outside = inputs
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(mask)
-        ctx.save_for_forward(mask)
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, None, None]:
-        if v is None:
-            return None, None, None
-        return Slope.apply(v, *ctx.saved_tensors, ctx.outside), None, None
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: Any, g: Tensor, mask: Tensor, outside: float
-    ) -> tuple[Tensor, int]:
-        g, mask = (t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0)
-                   for t, d in zip((g, mask), in_dims))  # fmt: skip
-        return Slope.apply(g, mask, outside), 0
-
-    @staticmethod
-    def jvp(ctx: Any, g_t: Tensor, *_: Any) -> Tensor:
-        one_forward_level("slope")
-        y_t: Tensor = Slope.apply(g_t, *ctx.saved_tensors, ctx.outside)
-        return y_t
 
 
 @quick

@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from .._autograd import empty_dense_like, kernel, quick, refuse, register
 from .._triton import deferred
-from .._twins import one_forward_level
+from .._twins import Elementwise, one_forward_level
 from .reference import VALUES
 
 aten = torch.ops.aten
@@ -61,24 +60,8 @@ _SLOPES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-class _Elementwise(Function):
-    """Under vmap an elementwise function is itself, with one more dimension in front."""
-
-    @classmethod
-    def vmap(cls, info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
-        moved = [_in_front(a, d, info.batch_size) for a, d in zip(args, in_dims)]
-        out: Any = cls.apply(*moved)
-        return out, (0, 0) if isinstance(out, tuple) else 0
-
-
-def _in_front(t: Any, dim: int | None, size: int) -> Any:
-    if not isinstance(t, Tensor):
-        return t
-    return t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-
-
 @quick
-class Smooth(_Elementwise):
+class Smooth(Elementwise):
     """y from x."""
 
     @staticmethod
@@ -109,7 +92,7 @@ class Smooth(_Elementwise):
 
 
 @quick
-class SmoothGrad(_Elementwise):
+class SmoothGrad(Elementwise):
     """dx from dy: linear in dy."""
 
     @staticmethod
@@ -147,7 +130,7 @@ class SmoothGrad(_Elementwise):
 
 
 @quick
-class SmoothGrad2(_Elementwise):
+class SmoothGrad2(Elementwise):
     """(s v, ds/dref v dy): the last order there is a kernel for."""
 
     @staticmethod
