@@ -48,7 +48,11 @@ def arguments(op, make, device):
     rstd, w5 = norms.detach().rsqrt().repeat(15), torch.randn(5, dtype=torch.float64, device=device)
     third = torch.randn(3, dtype=torch.float64, device=device)
     grad2 = (v, y, x)
+    pairs, others = (make(4, 3, 5).to(device).requires_grad_() for _ in range(2))
+    each = torch.tensor([0.7, -1.3], dtype=torch.float64, device=device, requires_grad=True)
     return {
+        "consistency": [(pairs, None, 0.5, False), (pairs, others, 1.5, True)],
+        "consistency_grad": [(go, pairs, 0.5), (each, pairs, 1.5)],
         "norm_grad2": [
             (*grad2, rstd[:6], rstd[:6], w5, None, None, 5, 0, True),
             (*grad2, None, rstd[:2], b, third, third, 3, 1, True),
@@ -81,7 +85,7 @@ LAST_ORDER = {
 
 
 def test_the_list_of_ops_is_not_empty():
-    assert len(OPS) == 10
+    assert len(OPS) == 12
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

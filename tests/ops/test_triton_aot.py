@@ -28,6 +28,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from ganops.ops.bias_act import triton_kernels as bias_act  # noqa: E402
+from ganops.ops.consistency import triton_kernels as consistency  # noqa: E402
 from ganops.ops.gradient_penalty import triton_kernels as penalty  # noqa: E402
 from ganops.ops.philox import triton_kernels as philox  # noqa: E402
 from ganops.ops.smooth import triton_kernels as smooth  # noqa: E402
@@ -141,6 +142,21 @@ def penalty_cases(dtype):
     yield "go", Case(penalty.go_kernel, [r, r, r, "i32", "i32", "fp64", "i32"], finish, 0)
 
 
+def consistency_cases(dtype):
+    p, r = f"*{dtype}", "*fp64" if dtype == "fp64" else "*fp32"
+    double = dtype == "fp64"
+    rows = {"DOUBLE": double, "PIECE": consistency.PIECE, "BLOCK": consistency.BLOCK}
+    sizes = ["i32x16", "i32x16", "i32", "fp64"]  # row, half, pieces, scale
+    for square in (True, False):
+        yield f"consistency-{'square' if square else 'dot'}", Case(
+            consistency.sum_kernel, [p, p, r, *sizes], {"SQUARE": square, **rows},
+            2 if square else 4,
+        )  # fmt: skip
+    yield "consistency-finish", Case(consistency.finish_kernel, [r, r, "i32", "fp64"],
+                                     {"DOUBLE": double, "SUMS": consistency.SUMS}, 0)  # fmt: skip
+    yield "consistency-grad", Case(consistency.grad_kernel, [r, p, p, *sizes], rows, 4)
+
+
 def smooth_cases(dtype):
     p = f"*{dtype}"
     meta = {"DOUBLE": dtype == "fp64", "BLOCK": smooth.BLOCK}
@@ -160,14 +176,14 @@ def philox_cases():
 FLOAT_CASES = [
     pytest.param(dtype, case, id=f"{dtype}-{name}")
     for dtype in ("fp32", "bf16")
-    for cases in (bias_act_cases, penalty_cases, smooth_cases)
+    for cases in (bias_act_cases, consistency_cases, penalty_cases, smooth_cases)
     for name, case in cases(dtype)
 ]
 DOUBLE_CASES = [
     pytest.param("fp64", case, id=f"fp64-{name}")
-    for cases in (bias_act_cases, penalty_cases, smooth_cases)
+    for cases in (bias_act_cases, consistency_cases, penalty_cases, smooth_cases)
     for name, case in cases("fp64")
-    if name in ("value-lrelu", "order2-swish", "grad2", "smooth-gelu_tanh")
+    if name in ("value-lrelu", "order2-swish", "grad2", "smooth-gelu_tanh", "consistency-dot")
 ]
 PHILOX_CASES = [pytest.param("fp32", case, id=name) for name, case in philox_cases()]
 
@@ -235,6 +251,9 @@ def test_numbers_reach_double_kernels_in_full():
         (penalty.grad2_kernel, ("center",)),
         (penalty.go_kernel, ("center",)),
         (smooth.grad2_kernel, ("a", "b")),
+        (consistency.sum_kernel, ("scale",)),
+        (consistency.finish_kernel, ("scale",)),
+        (consistency.grad_kernel, ("scale",)),
     ):
         annotated = {p.name: p.annotation_type for p in kernel.params}
         assert [annotated[n] for n in names] == ["fp64"] * len(names)

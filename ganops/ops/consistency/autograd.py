@@ -63,7 +63,7 @@ class Square(Function):
     def backward(ctx: Any, go: Tensor | None) -> tuple[Tensor | None, None]:
         if go is None:
             return None, None
-        slope = Slope.forward if is_last_order(ctx) else Slope.apply
+        slope: Any = Slope.forward if is_last_order(ctx) else Slope.apply
         return slope(go, *ctx.saved_tensors, ctx.spec.twice()), None
 
     @staticmethod

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..gradient_penalty.critic import Critic
 
 Labels: TypeAlias = "Tensor | tuple[Tensor, ...] | dict[str, Tensor] | None"
-_Flat: TypeAlias = "dict[int | str, Tensor]"  # a critic's arguments, by place or by name
+_Flat: TypeAlias = "dict[Any, Tensor]"  # a critic's arguments, by place or by name
 
 
 @dataclass(frozen=True)
