@@ -72,7 +72,10 @@ def test_penalty_forward_and_backward(compiled, backend):
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_consistency_forward_and_backward(compiled, backend, reduction):
     x = double(4, 3, 5, device=backend.device)
-    f = lambda x: ops.consistency_loss(x.sin(), reduction=reduction, impl=backend.impl).cos()  # noqa: E731
+
+    def f(x):
+        return ops.consistency_loss(x.sin(), reduction=reduction, impl=backend.impl).cos()
+
     value, expected = compiled(f)(x), f(x)
     assert_near(value, expected, 4)
     v = torch.ones_like(value)
