@@ -103,6 +103,29 @@ def test_outputs_that_are_picked():
     assert_same(critic, found, 5 * wanted)
 
 
+def test_policies_are_drawn_apart_for_reals_and_fakes(monkeypatch):
+    """What consistency_pair is asked for; what it gives is another file's."""
+    asked = []
+
+    def pair(x, policy, **drawn):
+        asked.append((policy, drawn))
+        x = x.double()
+        return torch.cat((x, x.flip(-1)))
+
+    monkeypatch.setattr(ops, "consistency_pair", pair, raising=False)
+    critic, generator = make(), torch.Generator()
+    expected = ops.bcr_penalty(critic, REAL, FAKE, augment=flip)
+    found = ops.bcr_penalty(critic, REAL, FAKE, seed=6, offset=9)
+    assert_same(critic, found, expected)
+    assert asked == [("cr", {"seed": 6, "offset": 9}), ("cr", {"seed": ~6, "offset": 9})]
+    asked.clear()
+    ops.consistency_scores(critic, REAL, FAKE, policy="flip", generator=generator)
+    assert asked == [("flip", {"generator": generator})] * 2
+    asked.clear()
+    ops.cr_penalty(critic, REAL.byte(), policy="zero", seed=0)
+    assert asked == [("zero", {"seed": 0})]
+
+
 C = make()
 TWO = torch.tensor([0, 1])
 CALLS = [
