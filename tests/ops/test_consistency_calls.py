@@ -126,6 +126,18 @@ def test_policies_are_drawn_apart_for_reals_and_fakes(monkeypatch):
     assert asked == [("zero", {"seed": 0})]
 
 
+def test_a_step_is_one_graph():
+    critic, labels = Conditional(), {"labels": torch.arange(3), "fake_labels": torch.arange(3)}
+
+    def loss(real, fake):
+        seen = ops.consistency_scores(critic, real, fake, augment=flip, **labels)
+        return seen.penalty + seen.real.mean() - seen.fake.mean()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    assert_same(critic, compiled(REAL, FAKE), loss(REAL, FAKE))
+
+
 C = make()
 TWO = torch.tensor([0, 1])
 CALLS = [
@@ -152,6 +164,12 @@ CALLS = [
      r"expected fake of shape \(N, 3, 12, 12\), got \(3, 3, 12, 11\)"),
     (lambda: ops.bcr_penalty(C, REAL, FAKE, augment=flip, labels=TWO), ValueError,
      "expected labels and fake_labels, or neither, got labels alone"),
+    (lambda: ops.bcr_penalty(Conditional(), REAL, FAKE, augment=flip, fake_labels=torch.arange(3),
+                             labels={"labels": torch.arange(3)}), ValueError,
+     r"the same labels for real and for fake images, got \['labels'\] and \[0\]"),
+    (lambda: ops.cr_penalty(Conditional(), REAL, augment=flip, critic_kwargs={"labels": 1},
+                            labels={"labels": torch.arange(3)}), ValueError,
+     r"each argument once, got \['labels'\] both in labels"),
     (lambda: ops.zcr_d_penalty(C, FAKE, NEAR[:2]), ValueError,
      r"expected fake_perturbed of shape \(3, 3, 12, 12\), got \(2,"),
     (lambda: ops.zcr_g_penalty(FAKE, NEAR[:2]), ValueError, "fake_perturbed of shape"),

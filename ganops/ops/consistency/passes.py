@@ -78,6 +78,16 @@ class Passes:
                     f"{self._critic.name}: expected labels as tensors of {size} rows, one for each "
                     f"image, got {got}"
                 )
+        if self._labels and flat.keys() != self._labels[0].keys():
+            raise ValueError(
+                f"{self._critic.name}: expected the same labels for real and for fake images, "
+                f"got {[*self._labels[0]]} and {[*flat]}"
+            )
+        if twice := flat.keys() & (self._critic.kwargs or {}):
+            raise ValueError(
+                f"{self._critic.name}: expected each argument once, got {sorted(twice)} both in "
+                "labels and in critic_kwargs"
+            )
         first = len(self._sizes)
         self._images.append((images.detach(), parts))
         self._sizes += [size] * parts
