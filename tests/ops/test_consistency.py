@@ -115,6 +115,14 @@ def test_triton_finishes_sums_in_several_steps(backend, monkeypatch):
     assert_near(ops.consistency_loss(x, impl="triton"), stock(x, "mean"), 20)
 
 
+def test_an_expanded_cotangent(backend):
+    x = numbers(8, 5, device=backend.device).requires_grad_()
+    value = ops.consistency_loss(x, reduction="none", impl=backend.impl)
+    (d,) = torch.autograd.grad(value, x, torch.tensor(0.7, dtype=x.dtype).to(x).expand(4))
+    (wanted,) = torch.autograd.grad(0.7 * stock(x, "sum"), x)
+    assert_near(d, wanted, 4)
+
+
 LAYOUTS = {
     "contiguous": lambda x: x,
     "channels-last": lambda x: x.contiguous(memory_format=torch.channels_last),

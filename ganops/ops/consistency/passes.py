@@ -89,7 +89,7 @@ class Passes:
                 "labels and in critic_kwargs"
             )
         first = len(self._sizes)
-        self._images.append((images.detach(), parts))
+        self._images.append((images, parts))
         self._sizes += [size] * parts
         self._labels += [flat] * parts
         return first
