@@ -101,6 +101,8 @@ SHAPES = [(2,), (14,), (2, 1), (6, 0), (2, 1023), (4, 1024), (4, 1025), (6, 2, 3
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_shapes(backend, shape, reduction):
+    if backend == ("triton", "cpu") and shape in ((2, 150_001), (34, 1)):
+        pytest.skip("the interpreter takes long, and other shapes have several pieces and samples")
     x, v = (numbers(*shape, device=backend.device, seed=i) for i in range(2))
     compare(backend, x, v, reduction)
 
