@@ -29,6 +29,11 @@ STABLE_TORCH_LIBRARY(ganops, m) {
          "(Tensor v, Tensor dy, Tensor ref, Tensor? b, int dim, int act, float alpha, float gain,"
          " float clamp, bool from_output) -> Tensor");
 
+  // scale * sum of <xa - xb, ya - yb> over the halves of a batch, y = x if not given; per sample,
+  // or one number. scale * s * [xa - xb ; xb - xa], s likewise
+  define(m, "consistency", "(Tensor x, Tensor? y, float scale, bool per_sample) -> Tensor");
+  define(m, "consistency_grad", "(Tensor s, Tensor x, float scale) -> Tensor");
+
   // mean over samples of (|grad|_2 - center)^2, its gradient, and the derivative of that
   define(m, "gradient_penalty",
          "(Tensor grad, float center, bool one_sided) -> (Tensor value, Tensor norms)");

@@ -35,6 +35,12 @@ inline bool is_dense(const Tensor& t, int64_t first = 0) {
   return true;
 }
 
+// Is every sample (dim 0) one gapless block, samples one after the other?
+inline bool has_dense_rows(const Tensor& t) {
+  const int64_t row = t.numel() / std::max<int64_t>(t.size(0), 1);
+  return is_dense(t, 1) && (t.size(0) <= 1 || t.stride(0) == row);
+}
+
 inline Tensor dense(const Tensor& t) { return is_dense(t) ? t : torch::stable::contiguous(t); }
 
 inline bool same_strides(const Tensor& a, const Tensor& b) {

@@ -6,11 +6,6 @@
 
 namespace ganops {
 
-inline bool has_dense_rows(const Tensor& t) {
-  const int64_t row = t.numel() / std::max<int64_t>(t.size(0), 1);
-  return is_dense(t, 1) && (t.size(0) <= 1 || t.stride(0) == row);
-}
-
 inline Tensor dense_rows(const Tensor& t) {
   STD_TORCH_CHECK(t.dim() >= 1 && t.size(0) > 0,
                   "gradient_penalty: expected at least one sample in dim 0");

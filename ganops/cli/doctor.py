@@ -183,6 +183,10 @@ def _penalty(x: Tensor, impl: str) -> Tensor:
     return ops.penalty_from_gradient(x, impl=impl)
 
 
+def _consistency(x: Tensor, impl: str) -> Tensor:
+    return ops.consistency_loss(x, impl=impl)
+
+
 def _self_test() -> int:
     started, worst, failed = time.perf_counter(), 0.0, 0
     print("\nself-test: forward, backward, double backward against float64 references")
@@ -190,7 +194,7 @@ def _self_test() -> int:
         (f"bias_act {act}", partial(_biased, act=act))
         for act in ("linear", "lrelu", "tanh", "elu", "softplus", "swish")
     ]
-    cases.append(("gradient_penalty", _penalty))
+    cases += [("gradient_penalty", _penalty), ("consistency", _consistency)]
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     for device in devices:
         x = ops.random_normal((4, 5, 6, 7), seed=1, device=device)

@@ -1,6 +1,16 @@
 """The ops: drop-in functions, each with a plain PyTorch reference, native and Triton kernels."""
 
 from .bias_act import bias_act
+from .consistency import (
+    ConsistencyScores,
+    bcr_penalty,
+    consistency_loss,
+    consistency_scores,
+    cr_penalty,
+    perturb_latent,
+    zcr_d_penalty,
+    zcr_g_penalty,
+)
 from .conv import conv2d, conv_transpose2d, linear
 from .gradient_penalty import (
     dragan_penalty,
@@ -23,14 +33,19 @@ from .smooth import elu, gelu, hardswish, mish, selu, sigmoid, silu, softplus, t
 from .spectral_norm import spectral_norm_weights
 
 __all__ = [
+    "ConsistencyScores",
     "abs",
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "bcr_penalty",
     "bias_act",
+    "consistency_loss",
+    "consistency_scores",
     "conv2d",
     "conv_transpose2d",
+    "cr_penalty",
     "dragan_penalty",
     "elu",
     "gelu",
@@ -51,6 +66,7 @@ __all__ = [
     "path_length_penalty",
     "penalty_and_gradient",
     "penalty_from_gradient",
+    "perturb_latent",
     "pixel_norm",
     "prelu",
     "r1_penalty",
@@ -69,4 +85,6 @@ __all__ = [
     "tanh",
     "threshold",
     "wgan_gp_loss",
+    "zcr_d_penalty",
+    "zcr_g_penalty",
 ]

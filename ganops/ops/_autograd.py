@@ -175,3 +175,14 @@ def is_dense(t: torch.Tensor, first: int = 0) -> bool:
 def empty_dense_like(t: torch.Tensor) -> torch.Tensor:
     """An empty tensor as the kernels return it: t's memory order if gapless, else contiguous."""
     return torch.empty_like(t) if is_dense(t) else t.new_empty(t.shape)
+
+
+def has_dense_rows(t: torch.Tensor) -> bool:
+    """Is every sample (dim 0) one gapless block, samples one after the other? Twin likewise."""
+    row = t.numel() // max(t.shape[0], 1)
+    return is_dense(t, 1) and (t.shape[0] <= 1 or t.stride(0) == row)
+
+
+def empty_rows_like(t: torch.Tensor) -> torch.Tensor:
+    """An empty tensor as kernels on samples return it: t's memory order if dense rows."""
+    return torch.empty_like(t) if has_dense_rows(t) else t.new_empty(t.shape)

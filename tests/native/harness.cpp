@@ -7,6 +7,7 @@
 
 #include "bias_act/bias_act_math.h"
 #include "common/numeric.h"
+#include "consistency/consistency_math.h"
 #include "gradient_penalty/gradient_penalty_math.h"
 #include "masked_slope/masked_slope_math.h"
 #include "norm/norm_math.h"
@@ -145,6 +146,8 @@ void bind_formulas(py::module_& m) {
   bind_piece<T, Piece::leaky_relu>(m, "leaky_relu");
   bind_piece<T, Piece::hardtanh>(m, "hardtanh");
   bind_piece<T, Piece::threshold>(m, "threshold");
+  m.def("consistency_term", &consistency_term<T>);
+  m.def("consistency_slope", &consistency_slope<T>);
   m.def("penalty", [](const Array<T>& n, T center, bool one_sided) {
     return py::make_tuple(map<T>(n, [=](T v) { return penalty_value(v, center, one_sided); }),
                           map<T>(n, [=](T v) { return penalty_k1(v, v, center, one_sided); }),

@@ -69,6 +69,19 @@ def test_penalty_forward_and_backward(compiled, backend):
     assert_near(torch.autograd.grad(value, g)[0], torch.autograd.grad(expected, g)[0], 20)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_consistency_forward_and_backward(compiled, backend, reduction):
+    x = double(4, 3, 5, device=backend.device)
+
+    def f(x):
+        return ops.consistency_loss(x.sin(), reduction=reduction, impl=backend.impl).cos()
+
+    value, expected = compiled(f)(x), f(x)
+    assert_near(value, expected, 4)
+    v = torch.ones_like(value)
+    assert_near(torch.autograd.grad(value, x, v)[0], torch.autograd.grad(expected, x, v)[0], 20)
+
+
 @pytest.mark.parametrize("center", [0.0, 1.0])
 @pytest.mark.parametrize("impl", ["compiled", "reference"])
 def test_penalty_and_gradient(compiled, backend, impl, center):

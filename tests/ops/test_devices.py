@@ -36,9 +36,15 @@ def every_op(device, impl):
     value = ops.penalty_from_gradient(g, impl=impl)
     (d,) = torch.autograd.grad(value, g, create_graph=True)
     dd = torch.autograd.grad(d, g, v)
+    pairs = x.detach().clone().requires_grad_()
+    loss = ops.consistency_loss(pairs, reduction="none", impl=impl)
+    (slope,) = torch.autograd.grad(loss, pairs, torch.ones_like(loss), create_graph=True)
+    bent = torch.autograd.grad(slope, pairs, v)
     fused = ops.penalty_and_gradient(g.detach(), impl=impl)
     draw = ops.random_normal((1001,), seed=3, device=device, impl=impl)
-    return [t.detach() for t in (y, *first, *second, value, d, *dd, *fused, draw)]
+    return [
+        t.detach() for t in (y, *first, *second, value, d, *dd, *fused, loss, slope, *bent, draw)
+    ]
 
 
 @pytest.mark.cuda

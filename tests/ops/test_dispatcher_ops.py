@@ -51,7 +51,11 @@ def arguments(op, make, device):
     ones = [torch.ones(n, dtype=torch.float64, device=device) for n in (2, 3, 15, 10)]
     normed = [(([x, y], [u, u.clone()], [w, w.clone()]), dim)
               for u, w, dim in ((ones[0], ones[2], 0), (ones[1], ones[3], 1))]  # fmt: skip
+    pairs, others = (make(4, 3, 5).to(device).requires_grad_() for _ in range(2))
+    each = torch.tensor([0.7, -1.3], dtype=torch.float64, device=device, requires_grad=True)
     return {
+        "consistency": [(pairs, None, 0.5, False), (pairs, others, 1.5, True)],
+        "consistency_grad": [(go, pairs, 0.5), (each, pairs, 1.5)],
         "norm_grad2": [
             (*grad2, rstd[:6], rstd[:6], w5, None, None, 5, 0, True),
             (*grad2, None, rstd[:2], b, third, third, 3, 1, True),

@@ -69,6 +69,23 @@ def test_gradient_penalty(native, shape, dtype):
     assert_independent_of_threads(orders)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("shape", [(4, 200_003), (5000, 77), (300_008, 1)], ids=str)
+def test_consistency(native, shape, reduction, dtype):
+    torch.manual_seed(0)
+    x, v = torch.randn(2, *shape).to(dtype)
+
+    def orders():
+        leaf = x.detach().requires_grad_()
+        value = ops.consistency_loss(leaf, reduction=reduction, impl=native)
+        go = torch.ones_like(value).requires_grad_()
+        (d,) = torch.autograd.grad(value, leaf, go, create_graph=True)
+        return [value.detach(), d.detach(), *torch.autograd.grad(d, (leaf, go), v)]
+
+    assert_independent_of_threads(orders)
+
+
 def test_philox(native):
     draw = lambda: [ops.random_normal((200_003,), seed=1, offset=3, impl=native)]  # noqa: E731
     assert_independent_of_threads(draw)

@@ -28,6 +28,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from ganops.ops.bias_act import triton_kernels as bias_act  # noqa: E402
+from ganops.ops.consistency import triton_kernels as consistency  # noqa: E402
 from ganops.ops.gradient_penalty import triton_kernels as penalty  # noqa: E402
 from ganops.ops.masked_slope import triton_kernels as masked  # noqa: E402
 from ganops.ops.philox import triton_kernels as philox  # noqa: E402
@@ -142,6 +143,21 @@ def penalty_cases(dtype):
     yield "go", Case(penalty.go_kernel, [r, r, r, "i32", "i32", "fp64", "i32"], finish, 0)
 
 
+def consistency_cases(dtype):
+    p, r = f"*{dtype}", "*fp64" if dtype == "fp64" else "*fp32"
+    double = dtype == "fp64"
+    rows = {"DOUBLE": double, "PIECE": consistency.PIECE, "BLOCK": consistency.BLOCK}
+    sizes = ["i32x16", "i32x16", "i32", "fp64"]  # row, half, pieces, scale
+    for square in (True, False):
+        yield f"consistency-{'square' if square else 'dot'}", Case(
+            consistency.sum_kernel, [p, p, r, *sizes], {"SQUARE": square, **rows},
+            2 if square else 4,
+        )  # fmt: skip
+    yield "consistency-finish", Case(consistency.finish_kernel, [r, r, "i32", "fp64"],
+                                     {"DOUBLE": double, "SUMS": consistency.SUMS}, 0)  # fmt: skip
+    yield "consistency-grad", Case(consistency.grad_kernel, [r, p, p, *sizes], rows, 4)
+
+
 def smooth_cases(dtype):
     p = f"*{dtype}"
     meta = {"DOUBLE": dtype == "fp64", "BLOCK": smooth.BLOCK}
@@ -169,17 +185,22 @@ def philox_cases():
         )  # fmt: skip
 
 
+FAMILIES = (bias_act_cases, consistency_cases, masked_cases, penalty_cases, smooth_cases)
+IN_DOUBLE = (
+    "value-lrelu", "order2-swish", "grad2", "smooth-gelu_tanh", "masked-slope-False",
+    "consistency-dot",
+)  # fmt: skip
 FLOAT_CASES = [
     pytest.param(dtype, case, id=f"{dtype}-{name}")
     for dtype in ("fp32", "bf16")
-    for cases in (bias_act_cases, penalty_cases, smooth_cases, masked_cases)
+    for cases in FAMILIES
     for name, case in cases(dtype)
 ]
 DOUBLE_CASES = [
     pytest.param("fp64", case, id=f"fp64-{name}")
-    for cases in (bias_act_cases, penalty_cases, smooth_cases, masked_cases)
+    for cases in FAMILIES
     for name, case in cases("fp64")
-    if name in ("value-lrelu", "order2-swish", "grad2", "smooth-gelu_tanh", "masked-slope-False")
+    if name in IN_DOUBLE
 ]
 PHILOX_CASES = [pytest.param("fp32", case, id=name) for name, case in philox_cases()]
 
@@ -249,6 +270,9 @@ def test_numbers_reach_double_kernels_in_full():
         (smooth.grad2_kernel, ("a", "b")),
         (masked.value_kernel, ("a", "b")),
         (masked.slope_kernel, ("outside",)),
+        (consistency.sum_kernel, ("scale",)),
+        (consistency.finish_kernel, ("scale",)),
+        (consistency.grad_kernel, ("scale",)),
     ):
         annotated = {p.name: p.annotation_type for p in kernel.params}
         assert [annotated[n] for n in names] == ["fp64"] * len(names)

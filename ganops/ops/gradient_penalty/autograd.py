@@ -22,7 +22,14 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .._autograd import is_dense, kernel, quick, refuse, refuse_nested_forward, register
+from .._autograd import (
+    empty_rows_like,
+    kernel,
+    quick,
+    refuse,
+    refuse_nested_forward,
+    register,
+)
 from .._triton import deferred
 
 
@@ -165,16 +172,6 @@ class PenaltyFused(Function):
         raise refuse("gradient_penalty_fused", 1)
 
 
-def has_dense_rows(t: Tensor) -> bool:
-    """Is every sample one gapless block, samples one after the other?"""
-    row = t.numel() // max(t.shape[0], 1)
-    return is_dense(t, 1) and (t.shape[0] <= 1 or t.stride(0) == row)
-
-
-def _empty_rows_like(grad: Tensor) -> Tensor:
-    return torch.empty_like(grad) if has_dense_rows(grad) else grad.new_empty(grad.shape)
-
-
 def _reduced(grad: Tensor) -> torch.dtype:
     return torch.float64 if grad.dtype == torch.float64 else torch.float32
 
@@ -185,15 +182,15 @@ def _fake(grad: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 
 
 def _fake_grad(go: Tensor, grad: Tensor, *_: Any) -> Tensor:
-    return _empty_rows_like(grad)
+    return empty_rows_like(grad)
 
 
 def _fake_fused(grad: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return grad.new_empty((), dtype=_reduced(grad)), _empty_rows_like(grad)
+    return grad.new_empty((), dtype=_reduced(grad)), empty_rows_like(grad)
 
 
 def _fake_grad2(v: Tensor, go: Tensor, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(go), _empty_rows_like(grad)
+    return torch.empty_like(go), empty_rows_like(grad)
 
 
 def _autograd(impl: str, grad: Tensor, *numbers: Any) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._autograd import is_dense
+from .._autograd import has_dense_rows
 from .._triton import cdiv, launch
 
 BLOCK = 1024  # elements in registers at a time
@@ -213,10 +213,7 @@ class _Rows:
     """A gradient as (samples, row) and the launch shapes that follow."""
 
     def __init__(self, grad: Tensor) -> None:
-        dense = is_dense(grad, 1) and (
-            grad.shape[0] <= 1 or grad.stride(0) == grad.numel() // grad.shape[0]
-        )
-        self.g = grad if dense else grad.contiguous()
+        self.g = grad if has_dense_rows(grad) else grad.contiguous()
         self.samples = grad.shape[0]
         self.row = grad.numel() // self.samples
         self.pieces = max(cdiv(self.row, PIECE), 1)
