@@ -84,7 +84,7 @@ def spectral_norm_weights(
             each: Any = zip(*lists)
             ys = [reference.normalised(*layer, *settings)[0] for layer in each]
         else:
-            spec = Spec(impl[0], *settings, in_place=True)
+            spec = Spec(impl[0], n_iterations, eps, dim, in_place=True)
             ys = SpectralNorm.apply(spec, *lists[0], *lists[1], *lists[2])
         for i, y in zip(members, ys):
             found[i] = y

@@ -149,10 +149,10 @@ class SpectralNormGrad(Function):
         none = [None] * len(layers)
         gs, ys = list[Any](none), list[Any](none)
         d_sigmas = [torch.zeros_like(sigmas[0])] * len(layers)
-        for i, (v, each) in enumerate(zip(into, layers)):
+        for i, (v, (g, y, left, right)) in enumerate(zip(into, layers)):
             if v is not None:
                 gs[i], ys[i], d_sigmas[i] = reference.grad_backward(
-                    v, *each, sigmas[i], ctx.spec.dim
+                    v, g, y, left, right, sigmas[i], ctx.spec.dim
                 )
         return (None, torch.stack(d_sigmas), *gs, *ys, *none, *none)
 
