@@ -20,6 +20,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.nn import Parameter
 
 from ._autograd import quick
+from ._twins import sum_rows
 
 
 class InputPass:
@@ -160,7 +161,7 @@ class Share(Function):
         c = ctx.shared.score_weights
         if c is None or not ctx.needs_input_grad[1]:
             return v, None, None, None
-        return v, terms.t().mv(c.to(terms.dtype)).reshape(ctx.shape), None, None
+        return v, sum_rows(terms, c).reshape(ctx.shape), None, None
 
 
 def _never() -> bool:

@@ -92,3 +92,11 @@ def rows_like(c: Tensor, t: Tensor) -> Tensor:
 def times_rows(t: Tensor, c: Tensor) -> Tensor:
     """t, row n times c_n."""
     return t * rows_like(c, t)
+
+
+def sum_rows(t: Tensor, c: Tensor) -> Tensor:
+    """The sum of t's rows, (B, C), row n times c_n: one product, which autocast must not take."""
+    if autocast_casts(t):
+        with torch.autocast(t.device.type, enabled=False):
+            return sum_rows(t, c)
+    return t.t().mv(c.to(t.dtype))

@@ -22,7 +22,7 @@ from torch.autograd import Function
 
 from .._autograd import quick
 from .._input_pass import InputPass
-from .._twins import Like, one_forward_level, rows_like, times_rows
+from .._twins import Like, one_forward_level, rows_like, sum_rows, times_rows
 from .spec import AnySpec
 
 
@@ -176,7 +176,7 @@ class SharedInput(Function):
                 else ctx.spec.backward(dy, operand, w, [False, True, False])[1]
             )
         if need_b and c is not None:
-            d_b = ctx.spec.bias_by_sample(dy).t().mv(c.to(dy.dtype))
+            d_b = sum_rows(ctx.spec.bias_by_sample(dy), c)
         return d_dy, d_w, d_b, None, None, None, None
 
 
