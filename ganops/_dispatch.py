@@ -30,6 +30,7 @@ AUTO: dict[str, dict[str, tuple[str, ...]]] = {
     "norm": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "philox": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "smooth": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
+    "upfirdn2d": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
 }
 
 _OTHER_DEVICES = ("reference",)
