@@ -48,6 +48,7 @@ def arguments(op, make, device):
     rstd, w5 = norms.detach().rsqrt().repeat(15), torch.randn(5, dtype=torch.float64, device=device)
     third = torch.randn(3, dtype=torch.float64, device=device)
     grad2 = (v, y, x)
+    images = make(2, 2, 3, 4).to(device).requires_grad_()
     return {
         "norm_grad2": [
             (*grad2, rstd[:6], rstd[:6], w5, None, None, 5, 0, True),
@@ -66,6 +67,10 @@ def arguments(op, make, device):
         "gradient_penalty_grad": [(go, x, norms, 1.0, False)],
         "gradient_penalty_grad2": [(v, go, x, norms, 1.0, True)],
         "smooth_grad2": [(v, y, x, code, 1.3, 0.8) for code in range(len(VALUES))],
+        "upfirdn2d": [
+            (images, third, 2, 1, 1, 2, 1, 3, 7, 3, False, 0.5),
+            (images, third.outer(w5), 1, 3, 2, 1, 2, 1, 2, 8, True, 2.0),
+        ],
         "philox": [(torch.empty(0, device=device), 7, -3, 5, 2, kind) for kind in range(3)],
     }[op]  # fmt: skip
 
@@ -81,7 +86,7 @@ LAST_ORDER = {
 
 
 def test_the_list_of_ops_is_not_empty():
-    assert len(OPS) == 10
+    assert len(OPS) == 11
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

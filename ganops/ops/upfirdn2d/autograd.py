@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 
@@ -113,12 +114,12 @@ def _channels_last(x: Tensor) -> bool:
     )
 
 
-def empty_result(x: Tensor, out_x: int, out_y: int) -> Tensor:
+def empty_result(x: Tensor, out_x: int, out_y: int, dtype: torch.dtype | None = None) -> Tensor:
     """An empty y, in the memory order of x."""
     n, c = x.shape[:2]
     if not _channels_last(x):
-        return x.new_empty(n, c, out_y, out_x)
-    return x.new_empty(n, out_y, out_x, c).permute(0, 3, 1, 2)
+        return x.new_empty((n, c, out_y, out_x), dtype=dtype)
+    return x.new_empty((n, out_y, out_x, c), dtype=dtype).permute(0, 3, 1, 2)
 
 
 def _fake(x: Tensor, f: Tensor, *rest: Any) -> Tensor:

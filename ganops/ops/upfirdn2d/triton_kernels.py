@@ -15,7 +15,7 @@ from torch import Tensor
 from .._triton import cdiv, launch
 from .autograd import empty_result
 
-BLOCK = 512
+BLOCK = 256
 MOST_TAPS = 16  # met by one result, of a separable filter in one launch
 
 
@@ -24,30 +24,26 @@ def upfirdn_kernel(
     x, f, y,
     height, width, out_h, out_w, channels,  # of x, of y
     x_n, x_c, x_h, x_w, y_n, y_c, y_h, y_w,  # strides
-    pad_x, pad_y, gain: tl.float64,
+    ahead_x, ahead_y, shift_x, shift_y,  # pad = ahead up - shift, with 0 <= shift
+    blocks, gain: tl.float64,
     UP_X: tl.constexpr, UP_Y: tl.constexpr, DOWN_X: tl.constexpr, DOWN_Y: tl.constexpr,
     KX: tl.constexpr, KY: tl.constexpr, FLIP: tl.constexpr, LAST: tl.constexpr,
     BLOCK: tl.constexpr, DOUBLE: tl.constexpr,
 ):  # fmt: skip
-    """FirstTap of csrc/upfirdn2d/upfirdn2d_math.h on both axes; pad in [0, up) plus whole ups.
+    """first_tap of csrc/upfirdn2d/upfirdn2d_math.h on both axes, in numbers that are not negative.
 
     LAST: a plane is a sample, and its channels are neighbours.
     """
     C: tl.constexpr = tl.float64 if DOUBLE else tl.float32
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    plane = tl.program_id(1).to(tl.int64) + tl.program_id(2).to(tl.int64) * tl.num_programs(1)
+    plane = (tl.program_id(0) // blocks).to(tl.int64)
+    i = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     if LAST:
         sample, channel, pixel = plane, i % channels, i // channels
-        valid = (pixel < out_h * out_w) & (i >= 0)
     else:
-        sample, channel, pixel = plane // channels, plane % channels + 0 * i, i
-        valid = pixel < out_h * out_w
+        sample, channel, pixel = plane // channels, plane % channels, i
+    valid = pixel < out_h * out_w
     row, column = pixel // out_w, pixel % out_w
-    # Of non-negative numbers, whose division is the same everywhere: shift by whole ups.
-    ahead_x = (pad_x + UP_X - 1) // UP_X * (pad_x > 0)
-    ahead_y = (pad_y + UP_Y - 1) // UP_Y * (pad_y > 0)
-    from_x = column * DOWN_X + ahead_x * UP_X - pad_x
-    from_y = row * DOWN_Y + ahead_y * UP_Y - pad_y
+    from_x, from_y = column * DOWN_X + shift_x, row * DOWN_Y + shift_y
     at_x, at_y = (from_x + UP_X - 1) // UP_X, (from_y + UP_Y - 1) // UP_Y
     tap_x, tap_y = at_x * UP_X - from_x, at_y * UP_Y - from_y
     at_x, at_y = at_x - ahead_x, at_y - ahead_y
@@ -75,14 +71,15 @@ def _run(
     n, channels, out_h, out_w = y.shape
     last = y.stride(1) == 1 and channels > 1
     planes, numbers = (n, out_h * out_w * channels) if last else (n * channels, out_h * out_w)
-    fold = next((k for k in range(cdiv(planes, 65535), planes) if planes % k == 0), planes)
-    if planes == 0:
-        return y
+    blocks = cdiv(numbers, BLOCK)
+    ahead = [max(0, cdiv(p, u)) for p, u in zip(pad, up)]
+    shift = [a * u - p for a, u, p in zip(ahead, up, pad)]
     launch(
-        upfirdn_kernel, (cdiv(numbers, BLOCK), planes // max(fold, 1), max(fold, 1)), x,
-        x, f, y, x.shape[2], x.shape[3], out_h, out_w, channels, *x.stride(), *y.stride(), *pad,
-        gain, UP_X=up[0], UP_Y=up[1], DOWN_X=down[0], DOWN_Y=down[1], KX=f.shape[1],
-        KY=f.shape[0], FLIP=flip, LAST=last, BLOCK=BLOCK, DOUBLE=f.dtype == torch.float64,
+        upfirdn_kernel, planes * blocks, x,
+        x, f, y, x.shape[2], x.shape[3], out_h, out_w, channels, *x.stride(), *y.stride(), *ahead,
+        *shift, max(blocks, 1), gain, UP_X=up[0], UP_Y=up[1], DOWN_X=down[0], DOWN_Y=down[1],
+        KX=f.shape[1], KY=f.shape[0], FLIP=flip, LAST=last, BLOCK=BLOCK,
+        DOUBLE=f.dtype == torch.float64,
     )  # fmt: skip
     return y
 
@@ -100,9 +97,9 @@ def upfirdn2d(
         return _run(x, f.outer(f), y, up, down, pad, flip, gain)
     # Whichever leaves less in between goes first.
     if out_y * x.shape[3] <= out_x * x.shape[2]:
-        between = empty_result(x.to(f.dtype), x.shape[3], out_y)
+        between = empty_result(x, x.shape[3], out_y, f.dtype)
         _run(x, f[:, None].contiguous(), between, (1, up_y), (1, down_y), (0, pad_y), flip, gain)
         return _run(between, f[None, :], y, (up_x, 1), (down_x, 1), (pad_x, 0), flip, 1.0)
-    between = empty_result(x.to(f.dtype), out_x, x.shape[2])
+    between = empty_result(x, out_x, x.shape[2], f.dtype)
     _run(x, f[None, :], between, (up_x, 1), (down_x, 1), (pad_x, 0), flip, gain)
     return _run(between, f[:, None].contiguous(), y, (1, up_y), (1, down_y), (0, pad_y), flip, 1.0)
