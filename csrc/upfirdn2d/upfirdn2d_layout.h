@@ -55,10 +55,11 @@ inline UpfirdnLayout upfirdn_layout(const Tensor& x, const Tensor& f, int64_t up
   return {h, v, x.size(0), x.size(1), is_channels_last(x)};
 }
 
-inline Tensor upfirdn_result(const Tensor& x, const UpfirdnLayout& k) {
-  using torch::stable::transpose;
-  if (!k.channels_last) return torch::stable::new_empty(x, {k.batch, k.channels, k.y.out, k.x.out});
-  const Tensor y = torch::stable::new_empty(x, {k.batch, k.y.out, k.x.out, k.channels});
+inline Tensor upfirdn_result(const Tensor& x, const UpfirdnLayout& k,
+                             std::optional<ScalarType> dtype = std::nullopt) {
+  using torch::stable::new_empty, torch::stable::transpose;
+  if (!k.channels_last) return new_empty(x, {k.batch, k.channels, k.y.out, k.x.out}, dtype);
+  const Tensor y = new_empty(x, {k.batch, k.y.out, k.x.out, k.channels}, dtype);
   return transpose(transpose(y, 1, 3), 2, 3);
 }
 
