@@ -93,6 +93,13 @@ class Rows {
     phases_.resize((p_.phases + (kWiden ? p_.phases : 0)) * tile_ * unit);
     if (kWiden || !separable()) kept_.resize(most_rows_ * width_);
     held_.resize(most_rows_);
+    rows_.resize(most_rows_);
+    for (int64_t tap = 0; tap < k_.y.up && separable(); ++tap) {
+      for (int64_t j = 0; j < most_rows_; ++j) {
+        const int64_t at = tap + j * k_.y.up;
+        column_.push_back(at < k_.y.taps ? f_.column[at] : C(0));
+      }
+    }
   }
 
   // Rows [first, last) of one plane's result.
@@ -132,13 +139,9 @@ class Rows {
         continue;
       }
       if (separable()) {
-        rows_.clear();
-        weights_.clear();
-        for (int64_t j = j0; j < j1; ++j) {
-          rows_.push_back(row_inside(x, t.index + j));
-          weights_.push_back(f_.column[t.tap + j * k_.y.up]);
-        }
-        sum_rows({rows_.data(), weights_.data(), j1 - j0}, scratch_.data() + left_, inside_);
+        for (int64_t j = j0; j < j1; ++j) rows_[j - j0] = row_inside(x, t.index + j);
+        const C* const weights = &column_[t.tap * most_rows_ + j0];
+        sum_rows({rows_.data(), weights, j1 - j0}, scratch_.data() + left_, inside_);
         if (p_.step > 1) split(scratch_.data(), scratch_.data() + width_, pixels_, p_.step, unit);
       } else {
         begin_terms();
@@ -235,8 +238,8 @@ class Rows {
   const int64_t x_row_;
   const bool stream_;
   int64_t tile_, width_, most_rows_, pixels_ = 0, begin_ = 0, left_ = 0, inside_ = 0;
-  std::vector<C> scratch_, phases_, kept_, weights_;  // scratch_: a row between zeros, then split
-  std::vector<int64_t> held_;                         // which row of x is kept where
+  std::vector<C> scratch_, phases_, kept_, column_;  // scratch_: a row between zeros, then split
+  std::vector<int64_t> held_;                        // which row of x is kept where
   std::vector<const C*> rows_;
   std::vector<std::vector<const C*>> terms_;  // by phase
   std::vector<std::vector<C>> term_weights_;

@@ -11,6 +11,8 @@
 namespace ganops {
 namespace {
 
+// A row at a time measured 1.6 times faster than short bursts: what is set up for a row is much.
+constexpr int64_t kLongBurst = 4096;
 constexpr int64_t kTerms = 12;  // added at a time; more are added on
 
 // Rows and their weights.
@@ -94,52 +96,52 @@ GANOPS_INLINE void pairs_of(std::integer_sequence<int64_t, J...>, Terms<C> even,
 
 // The three steps of a row. `split`: pixel m step + q of `from` becomes pixel m of row q. `join`
 // is the reverse for phases.
-#define GANOPS_UPFIRDN_LOOPS(C)                                                                  \
-  GANOPS_CLONES                                                                                  \
-  void sum_rows(Terms<C> k, C* to, int64_t n) { weighted_sum(k, 0, to, n); }                     \
-  GANOPS_CLONES                                                                                  \
-  void sum_rows_to(Terms<C> k, C* to, int64_t n, bool stream) {                                  \
-    store_results(to, n, stream, [&](int64_t at, C* target, int64_t count) GANOPS_LAMBDA {       \
-      weighted_sum(k, at, target, count);                                                        \
-    });                                                                                          \
-  }                                                                                              \
-  GANOPS_CLONES                                                                                  \
-  void sum_pairs_to(Terms<C> even, Terms<C> odd, C* to, int64_t n, bool stream) {                \
-    with_terms(even.count, [&](auto j) GANOPS_LAMBDA {                                           \
-      store_results(to, n, stream, [&](int64_t at, C* target, int64_t count) GANOPS_LAMBDA {     \
-        pairs_of(j, even, odd, at, target, count);                                               \
-      });                                                                                        \
-    });                                                                                          \
-  }                                                                                              \
-  GANOPS_CLONES                                                                                  \
-  void split(const C* GANOPS_RESTRICT from, C* GANOPS_RESTRICT to, int64_t pixels, int64_t step, \
-             int64_t unit) {                                                                     \
-    if (step == 2 && unit == 1) {                                                                \
-      C* GANOPS_RESTRICT odd = to + pixels;                                                      \
-      for (int64_t m = 0; m < pixels; ++m) {                                                     \
-        to[m] = from[2 * m];                                                                     \
-        odd[m] = from[2 * m + 1];                                                                \
-      }                                                                                          \
-      return;                                                                                    \
-    }                                                                                            \
-    for (int64_t q = 0; q < step; ++q) {                                                         \
-      for (int64_t m = 0; m < pixels; ++m) {                                                     \
-        for (int64_t c = 0; c < unit; ++c) {                                                     \
-          to[(q * pixels + m) * unit + c] = from[(m * step + q) * unit + c];                     \
-        }                                                                                        \
-      }                                                                                          \
-    }                                                                                            \
-  }                                                                                              \
-  GANOPS_CLONES                                                                                  \
-  void join(const C* GANOPS_RESTRICT from, C* GANOPS_RESTRICT to, int64_t pixels, int64_t count, \
-            int64_t phases, int64_t unit) {                                                      \
-    for (int64_t p = 0; p < phases; ++p) {                                                       \
-      for (int64_t m = 0; m * phases + p < count; ++m) {                                         \
-        for (int64_t c = 0; c < unit; ++c) {                                                     \
-          to[(m * phases + p) * unit + c] = from[(p * pixels + m) * unit + c];                   \
-        }                                                                                        \
-      }                                                                                          \
-    }                                                                                            \
+#define GANOPS_UPFIRDN_LOOPS(C)                                                                    \
+  GANOPS_CLONES                                                                                    \
+  void sum_rows(Terms<C> k, C* to, int64_t n) { weighted_sum(k, 0, to, n); }                       \
+  GANOPS_CLONES                                                                                    \
+  void sum_rows_to(Terms<C> k, C* to, int64_t n, bool stream) {                                    \
+    store_results<kLongBurst>(to, n, stream,                                                       \
+                              [&](int64_t at, C* target, int64_t count)                            \
+                                  GANOPS_LAMBDA { weighted_sum(k, at, target, count); });          \
+  }                                                                                                \
+  GANOPS_CLONES                                                                                    \
+  void sum_pairs_to(Terms<C> even, Terms<C> odd, C* to, int64_t n, bool stream) {                  \
+    with_terms(even.count, [&](auto j) GANOPS_LAMBDA {                                             \
+      store_results<kLongBurst>(to, n, stream,                                                     \
+                                [&](int64_t at, C* target, int64_t count)                          \
+                                    GANOPS_LAMBDA { pairs_of(j, even, odd, at, target, count); }); \
+    });                                                                                            \
+  }                                                                                                \
+  GANOPS_CLONES                                                                                    \
+  void split(const C* GANOPS_RESTRICT from, C* GANOPS_RESTRICT to, int64_t pixels, int64_t step,   \
+             int64_t unit) {                                                                       \
+    if (step == 2 && unit == 1) {                                                                  \
+      C* GANOPS_RESTRICT odd = to + pixels;                                                        \
+      for (int64_t m = 0; m < pixels; ++m) {                                                       \
+        to[m] = from[2 * m];                                                                       \
+        odd[m] = from[2 * m + 1];                                                                  \
+      }                                                                                            \
+      return;                                                                                      \
+    }                                                                                              \
+    for (int64_t q = 0; q < step; ++q) {                                                           \
+      for (int64_t m = 0; m < pixels; ++m) {                                                       \
+        for (int64_t c = 0; c < unit; ++c) {                                                       \
+          to[(q * pixels + m) * unit + c] = from[(m * step + q) * unit + c];                       \
+        }                                                                                          \
+      }                                                                                            \
+    }                                                                                              \
+  }                                                                                                \
+  GANOPS_CLONES                                                                                    \
+  void join(const C* GANOPS_RESTRICT from, C* GANOPS_RESTRICT to, int64_t pixels, int64_t count,   \
+            int64_t phases, int64_t unit) {                                                        \
+    for (int64_t p = 0; p < phases; ++p) {                                                         \
+      for (int64_t m = 0; m * phases + p < count; ++m) {                                           \
+        for (int64_t c = 0; c < unit; ++c) {                                                       \
+          to[(m * phases + p) * unit + c] = from[(p * pixels + m) * unit + c];                     \
+        }                                                                                          \
+      }                                                                                            \
+    }                                                                                              \
   }
 
 GANOPS_UPFIRDN_LOOPS(float)

@@ -43,6 +43,8 @@ def taps_of(op: str, x: Tensor, f: Any) -> tuple[int, int]:
 
 
 def _integers(op: str, name: str, value: Any, lengths: tuple[int, ...]) -> tuple[int, ...]:
+    if type(value) is int:  # as most are
+        return (value,)
     values = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,)
     if any(isinstance(v, bool) or not isinstance(v, (int, torch.SymInt)) for v in values):
         raise TypeError(f"{op}: expected {name} as integers, got {value!r}")
