@@ -31,10 +31,10 @@ inline void stream_fence() {
 // Runs f(i, target, count), which computes elements i ... i + count - 1 into target, so that the
 // results end in out[0 ... n), by streaming stores if asked and there are any. f is instantiated
 // once.
-template <int64_t kBytes = kBurst, class T, class F>
+template <class T, class F>
 GANOPS_INLINE void store_results(T* out, int64_t n, bool stream, const F& f) {
 #if defined(__SSE2__)
-  constexpr int64_t burst = kBytes / int64_t(sizeof(T));
+  constexpr int64_t burst = kBurst / int64_t(sizeof(T));
   alignas(64) T buffer[burst];
   // The first piece ends where out is aligned.
   int64_t count =

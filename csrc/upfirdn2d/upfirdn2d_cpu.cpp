@@ -80,9 +80,8 @@ class Rows {
   static constexpr bool kWiden = sizeof(T) == 2;
 
  public:
-  Rows(const UpfirdnLayout& layout, const Filter<C>& filter, const RowPlan& plan, int64_t x_row,
-       bool stream)
-      : k_(layout), f_(filter), p_(plan), x_row_(x_row), stream_(stream) {
+  Rows(const UpfirdnLayout& layout, const Filter<C>& filter, const RowPlan& plan, int64_t x_row)
+      : k_(layout), f_(filter), p_(plan), x_row_(x_row) {
     const int64_t unit = k_.unit();
     tile_ = std::max<int64_t>(kTile / (unit * std::max(p_.phases, p_.step)), 8);
     tile_ = std::min(tile_, ceil_div(k_.x.out, p_.phases));
@@ -206,20 +205,20 @@ class Rows {
   void emit(T* to, int64_t n, int64_t wanted) {
     if constexpr (kWiden) {
       C* const line = &phases_[p_.phases * tile_ * k_.unit()];
-      compute(line, n, wanted, false);
+      compute(line, n, wanted);
       narrow_block(line, to, wanted);
     } else {
-      compute(to, n, wanted, stream_);
+      compute(to, n, wanted);
     }
   }
-  void compute(C* to, int64_t n, int64_t wanted, bool stream) {
+  void compute(C* to, int64_t n, int64_t wanted) {
     const int64_t unit = k_.unit();
     const bool filled =
         std::none_of(terms_.begin(), terms_.end(), [](auto& t) { return t.empty(); });
-    if (p_.phases == 1 && filled) return sum_rows_to(terms(0), to, wanted, stream);
+    if (p_.phases == 1 && filled) return sum_rows(terms(0), to, wanted);
     if (p_.phases == 2 && unit == 1 && filled && terms_[0].size() == terms_[1].size() &&
         int64_t(terms_[0].size()) <= kTerms) {
-      return sum_pairs_to(terms(0), terms(1), to, wanted, stream);
+      return sum_pairs(terms(0), terms(1), to, wanted);
     }
     for (int64_t p = 0; p < p_.phases; ++p) {
       C* const phase = &phases_[p * n * unit];
@@ -236,7 +235,6 @@ class Rows {
   const Filter<C>& f_;
   const RowPlan& p_;
   const int64_t x_row_;
-  const bool stream_;
   int64_t tile_, width_, most_rows_, pixels_ = 0, begin_ = 0, left_ = 0, inside_ = 0;
   std::vector<C> scratch_, phases_, kept_, column_;  // scratch_: a row between zeros, then split
   std::vector<int64_t> held_;                        // which row of x is kept where
@@ -260,10 +258,9 @@ Tensor upfirdn2d_cpu(Tensor x, Tensor f, int64_t up_x, int64_t up_y, int64_t dow
     const Filter<C> filter = filter_of<C>(f, flip, gain);
     const T* const from = data<T>(x);
     T* const to = mutable_data<T>(y);
-    const bool stream = y.numel() * int64_t(sizeof(T)) >= kStreamBytes;
     const int64_t row = k.x.out * k.unit();
     parallel_units(k.planes() * k.y.out, 4 * row, [&](int64_t first, int64_t last) {
-      Rows<T> rows(k, filter, plan, at.row, stream);
+      Rows<T> rows(k, filter, plan, at.row);
       for (int64_t i = first; i < last;) {
         const int64_t plane = i / k.y.out, o = i % k.y.out;
         const int64_t end = std::min(k.y.out, o + last - i);
@@ -273,7 +270,6 @@ Tensor upfirdn2d_cpu(Tensor x, Tensor f, int64_t up_x, int64_t up_y, int64_t dow
         rows.run(from + start, to + plane * k.y.out * row, o, end);
         i += end - o;
       }
-      stream_fence();
     });
   });
   return y;

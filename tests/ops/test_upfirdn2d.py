@@ -103,7 +103,7 @@ def test_every_dtype_and_memory_order(backend, dtype, shape):
 @pytest.mark.parametrize("name", ["four", "twelve", "wide"])
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (3, 2)])
 def test_images_of_many_tiles(backend, name, up, down, channels_last):
-    """Wider and higher than any kernel takes at a time, and streamed past the cache."""
+    """Wider and higher than any kernel takes at a time."""
     if backend == ("triton", "cpu"):
         pytest.skip("minutes in the interpreter")
     shape = (1, 3, 70, 6001) if not channels_last else (2, 700, 11, 37)

@@ -202,8 +202,8 @@ def test_threads_do_not_change_a_bit(native, name, dtype):
             assert_same_bits(a, b)
 
 
-def test_large_results_are_streamed_whole(native):
-    """Past the cache, from rows that are not aligned."""
+def test_large_results_are_whole(native):
+    """Larger than the cache, in rows that are not aligned."""
     x = randn(1, 1, 1201, 1203, dtype=torch.float32)
     f = FILTERS["four"]
     for taps in (f, FILTERS["three"], f[:, None] * f):
