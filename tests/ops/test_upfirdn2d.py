@@ -166,8 +166,8 @@ def test_gradcheck_and_gradgradcheck(backend, op, name):
     f = functools.partial(LINEAR[op], f=FILTERS[name].to(backend.device), impl=backend.impl)
     x = randn(1, 2, 4, 5, device=backend.device).requires_grad_()
     fast = backend == ("triton", "cpu")
-    if fast and name == "wide":
-        pytest.skip("two filters do, where interpreting each takes seconds")
+    if fast and name != "four":
+        pytest.skip("one filter does, where interpreting each takes seconds")
     assert gradcheck(f, x, check_forward_ad=True, check_batched_grad=not fast, fast_mode=fast)
     assert gradgradcheck(f, x, check_fwd_over_rev=True, fast_mode=fast)
 

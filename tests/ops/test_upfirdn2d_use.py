@@ -97,6 +97,18 @@ def test_the_centre_stays_in_the_centre(native):
         torch.testing.assert_close(y, y.flip(2, 3))
 
 
+def test_where_each_pixel_goes(any_backend):
+    """The halves of an even, or odd, number of taps, which no symmetric filter tells apart."""
+    x = torch.eye(6, device=any_backend.device).reshape(6, 1, 1, 6)
+    row = {"impl": any_backend.impl}
+    taps = torch.tensor([[1.0, 2, 3, 4]], device=any_backend.device)
+    assert ops.filter2d(x, taps, **row)[2].flatten().tolist() == [0, 1, 2, 3, 4, 0]
+    down = ops.downsample2d(x, taps[:, :3], (2, 1), **row).flatten(1).tolist()
+    assert down[2:4] == [[0, 2, 0], [0, 1, 3]]
+    up = ops.upsample2d(x[..., :3], taps[:, :3], (2, 1), **row).flatten(1).tolist()
+    assert up[1] == [0, 0, 2, 4, 6, 0]
+
+
 def test_agrees_with_torchs_own_resampling(any_backend):
     x, kwargs = randn(2, 3, 6, 8, device=any_backend.device), {"impl": any_backend.impl}
     box = ops.setup_filter([1, 1], device=any_backend.device)
