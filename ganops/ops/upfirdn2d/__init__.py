@@ -99,7 +99,8 @@ def upfirdn2d(
     f = f.to(torch.float64 if x.dtype == torch.float64 else torch.float32).contiguous()
     spec = Spec(impl, ups, downs, (x0, y0), (out[0], out[1]), bool(flip_filter), float(gain))
     if torch.compiler.is_compiling():
-        return differentiable("upfirdn2d", impl)(x, f, *spec.arguments)  # type: ignore[no-any-return]
+        traced: Tensor = differentiable("upfirdn2d", impl)(x, f, *spec.arguments)
+        return traced
     return Upfirdn2d.apply(x, f, spec)  # type: ignore[no-any-return]
 
 
