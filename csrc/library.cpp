@@ -74,4 +74,9 @@ STABLE_TORCH_LIBRARY(ganops, m) {
   define(m, "spectral_norm_grad",
          "(Tensor[] gs, Tensor[] ys, Tensor[] us, Tensor[] vs, Tensor sigmas, int dim)"
          " -> Tensor[]");
+  // zeros inserted, padded or cropped, filtered, thinned out; its own derivative of every order.
+  // pad: in front alone, what is behind follows from out. f: one dim (for both axes) or two.
+  define(m, "upfirdn2d",
+         "(Tensor x, Tensor f, int up_x, int up_y, int down_x, int down_y, int pad_x, int pad_y,"
+         " int out_x, int out_y, bool flip, float gain) -> Tensor");
 }

@@ -33,6 +33,7 @@ AUTO: dict[str, dict[str, tuple[str, ...]]] = {
     "philox": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "smooth": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "spectral_norm": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
+    "upfirdn2d": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
 }
 
 _OTHER_DEVICES = ("reference",)

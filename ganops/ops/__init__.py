@@ -31,6 +31,7 @@ from .piecewise_linear import abs, hardtanh, leaky_relu, prelu, relu, relu6, thr
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, pad
 from .smooth import elu, gelu, hardswish, mish, selu, sigmoid, silu, softplus, tanh
 from .spectral_norm import spectral_norm_weights
+from .upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
 __all__ = [
     "ConsistencyScores",
@@ -46,8 +47,10 @@ __all__ = [
     "conv2d",
     "conv_transpose2d",
     "cr_penalty",
+    "downsample2d",
     "dragan_penalty",
     "elu",
+    "filter2d",
     "gelu",
     "gradient_penalty",
     "group_norm",
@@ -78,12 +81,15 @@ __all__ = [
     "relu6",
     "rms_norm",
     "selu",
+    "setup_filter",
     "sigmoid",
     "silu",
     "softplus",
     "spectral_norm_weights",
     "tanh",
     "threshold",
+    "upfirdn2d",
+    "upsample2d",
     "wgan_gp_loss",
     "zcr_d_penalty",
     "zcr_g_penalty",

@@ -99,6 +99,11 @@ def register(
     for impl, suffix in _SUFFIX.items():
         if not available(impl):
             continue
+        if not hasattr(torch.ops.ganops, op + suffix):
+            raise ImportError(
+                f"ganops: the native library has no op {op}: it was built from older source; "
+                "build it again (pip install -e . in a checkout)"
+            )
         for overload in ("", ".kernel"):
             torch.library.register_fake(f"ganops::{op}{suffix}{overload}", fake, lib=_LIBRARY)
         if autograd is not None:

@@ -14,6 +14,7 @@
 #include "philox/philox_math.h"
 #include "smooth/smooth_math.h"
 #include "spectral_norm/spectral_norm_math.h"
+#include "upfirdn2d/upfirdn2d_math.h"
 
 namespace py = pybind11;
 using namespace ganops;
@@ -177,6 +178,13 @@ PYBIND11_MODULE(ganops_harness, m) {
   m.def("float_to_bfloat16", [](const Array<float>& x) {
     return map<uint16_t>(x, [](float v) { return from_compute<BFloat16>(v).bits; });
   });
+
+  m.def("first_tap", [](int64_t o, int64_t up, int64_t down, int64_t pad) {
+    const auto wide = first_tap(o, up, down, pad);
+    const auto narrow = first_tap(int(o), int(up), int(down), int(pad));
+    return py::make_tuple(wide.tap, wide.index, narrow.tap, narrow.index);
+  });
+  m.def("tap_count", &tap_count<int64_t>);
 
   m.def("philox4x32",
         [](uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {

@@ -53,6 +53,7 @@ def arguments(op, make, device):
               for u, w, dim in ((ones[0], ones[2], 0), (ones[1], ones[3], 1))]  # fmt: skip
     pairs, others = (make(4, 3, 5).to(device).requires_grad_() for _ in range(2))
     each = torch.tensor([0.7, -1.3], dtype=torch.float64, device=device, requires_grad=True)
+    images = make(2, 2, 3, 4).to(device).requires_grad_()
     return {
         "consistency": [(pairs, None, 0.5, False), (pairs, others, 1.5, True)],
         "consistency_grad": [(go, pairs, 0.5), (each, pairs, 1.5)],
@@ -78,6 +79,10 @@ def arguments(op, make, device):
         "spectral_norm": [(*layers, 2 * dim, 1e-12, dim) for layers, dim in normed],
         "spectral_norm_grad": [(layers[0], *layers, norms[:1].repeat(2), dim)
                                for layers, dim in normed],
+        "upfirdn2d": [
+            (images, third, 2, 1, 1, 2, 1, 3, 7, 3, False, 0.5),
+            (images, third.outer(w5), 1, 3, 2, 1, 2, 1, 2, 8, True, 2.0),
+        ],
         "philox": [(torch.empty(0, device=device), 7, -3, 5, 2, kind) for kind in range(3)],
     }[op]  # fmt: skip
 
