@@ -1,5 +1,6 @@
 """The ops: drop-in functions, each with a plain PyTorch reference, native and Triton kernels."""
 
+from .ada import AdaPolicy, ada_augment
 from .bias_act import bias_act
 from .conv import conv2d, conv_transpose2d, linear
 from .gradient_penalty import (
@@ -23,7 +24,9 @@ from .smooth import elu, gelu, hardswish, mish, selu, sigmoid, silu, softplus, t
 from .spectral_norm import spectral_norm_weights
 
 __all__ = [
+    "AdaPolicy",
     "abs",
+    "ada_augment",
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
     "avg_pool2d",
