@@ -5,6 +5,7 @@
 // bytes of memory.
 #include "../common/results.h"
 #include "../common/widen.h"
+#include "ada_layout.h"
 #include "ada_passes.h"
 
 namespace ganops {
@@ -105,29 +106,16 @@ void check_maps(const Tensor& maps) {
 }
 
 Tensor ada_run(Tensor x, Tensor maps, std::optional<Tensor> color, bool adjoint) {
-  STD_TORCH_CHECK(x.dim() == 4, "ada: expected x of shape (B, C, H, W)");
-  const int64_t channels = x.size(1);
-  STD_TORCH_CHECK(x.size(2) <= 32768 && x.size(3) <= 32768, "ada: expected sides up to 32768");
-  STD_TORCH_CHECK(maps.scalar_type() == ScalarType::Long && maps.dim() == 2 &&
-                      maps.size(0) == x.size(0) && maps.size(1) == kAdaMap,
-                  "ada: expected maps of shape (B, 7), int64");
-  if (color.has_value()) {
-    STD_TORCH_CHECK(channels == 1 || channels == 3, "ada: expected 1 or 3 channels with color");
-    STD_TORCH_CHECK(color->dim() == 3 && color->size(0) == x.size(0) &&
-                        color->size(1) == channels && color->size(2) == channels + 1 &&
-                        color->scalar_type() == reduced_dtype(x.scalar_type()),
-                    "ada: expected color of shape (B, C, C + 1) in the dtype of computation");
-    color = torch::stable::contiguous(*color);
-  }
+  check_ada(x, maps, color);
+  if (color.has_value()) color = torch::stable::contiguous(*color);
   maps = torch::stable::contiguous(maps);
   check_maps(maps);
-  Tensor y = is_dense(x) ? result_like(x)
-                         : torch::stable::new_empty(x, {x.size(0), channels, x.size(2), x.size(3)});
+  Tensor y = is_dense(x) ? result_like(x) : new_contiguous(x);
   if (x.numel() == 0) return y;
   const Call call{x, maps, color, y, adjoint};
   dispatch_floating(x.scalar_type(), "ada", [&](auto t) {
     using T = decltype(t);
-    channels == 1 ? run<T, 1>(call) : run<T, 4>(call);
+    x.size(1) == 1 ? run<T, 1>(call) : run<T, 4>(call);
   });
   return y;
 }
