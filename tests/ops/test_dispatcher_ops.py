@@ -48,7 +48,15 @@ def arguments(op, make, device):
     rstd, w5 = norms.detach().rsqrt().repeat(15), torch.randn(5, dtype=torch.float64, device=device)
     third = torch.randn(3, dtype=torch.float64, device=device)
     grad2 = (v, y, x)
+    images = [make(*shape).to(device).requires_grad_() for shape in ((2, 3, 2, 3), (2, 1, 3, 2))]
+    colors = [torch.randn(2, c, c + 1, dtype=torch.float64, device=device) for c in (3, 1)]
+    one = 1 << 32  # a resampled sample, and a flipped one
+    maps = torch.tensor([[one, one // 3, 99, -one // 3, one, -(3 << 30), 1],
+                         [-one, 0, 2 * one, 0, one, one, 0]], device=device)
+    ada = [(images[0], maps, colors[0]), (images[1], maps, colors[1]), (images[1], maps, None)]
     return {
+        "ada": ada,
+        "ada_grad": ada,
         "norm_grad2": [
             (*grad2, rstd[:6], rstd[:6], w5, None, None, 5, 0, True),
             (*grad2, None, rstd[:2], b, third, third, 3, 1, True),
@@ -81,7 +89,7 @@ LAST_ORDER = {
 
 
 def test_the_list_of_ops_is_not_empty():
-    assert len(OPS) == 10
+    assert len(OPS) == 12
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,0 +1,405 @@
+"""ADA: the pipeline against a composed twin of the paper's code, and what its card says to test."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from compare import assert_near, assert_same_bits
+from torch.autograd import gradcheck, gradgradcheck
+
+from ganops import nn, ops
+from ganops.ops.ada import autograd, parameters, reference
+from ganops.ops.ada.filters import BANK, REACH, filter_bands
+from ganops.ops.ada.parameters import Affine, to_maps
+from ganops.ops.ada.policy import PRESETS, AdaPolicy
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import ada_stock  # noqa: E402
+
+
+def images(*shape, dtype=torch.float64, device="cpu", seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, dtype=torch.float64, generator=generator).to(device, dtype)
+
+
+def maps_of(n, height, width, matrix=(1, 0, 0, 1, 0, 0), resample=True, device="cpu"):
+    numbers = [torch.full((n,), float(v), dtype=torch.float64, device=device) for v in matrix]
+    gate = torch.full((n,), resample, device=device)
+    return to_maps(Affine(*numbers), gate, height, width)
+
+
+def run(backend, x, maps, color=None):
+    if backend.impl == "reference":
+        return reference.ada(x, maps, color)
+    return autograd.Ada.apply(x, maps, color, backend.impl)
+
+
+def small(backend):
+    """The interpreter takes seconds for what the others do at once."""
+    return backend == ("triton", "cpu")
+
+
+# ---- against the reference, and the reference against the composed twin ----------------------
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0])
+def test_geometry_and_colour_are_the_cards(p):
+    """Inside; at the corners the twin's margin is a pixel or so short of what its filters reach."""
+    x = images(12, 3, 40, 56)
+    y, drawn = ops.ada_augment(
+        x, "ada-bgc", p, seed=5, return_params=True, impl="reference"
+    )
+    twin = ada_stock.color(ada_stock.geometry(x, drawn["affine"]), drawn["color"])
+    assert_near(y[..., 8:-8, 8:-8], twin[..., 8:-8, 8:-8], 1e7)  # maps are in 2^-32 pixels
+    assert (y - x).abs().mean() > 0.2
+
+
+CASES = [
+    (torch.float64, (6, 3, 40, 52), "ada-bgc"), (torch.float32, (6, 3, 33, 57), "ada-bgc"),
+    (torch.float32, (5, 1, 7, 13), "ada-bgc"), (torch.float64, (5, 2, 1, 9), "ada-bg"),
+    (torch.float64, (3, 5, 64, 100), "ada-geom"), (torch.bfloat16, (4, 3, 20, 20), "ada-bgc"),
+    (torch.float16, (4, 3, 20, 20), "ada-bgc"), (torch.float32, (4, 3, 21, 20), "ada-blit"),
+    (torch.float32, (4, 3, 5, 6), "ada-color"), (torch.float32, (0, 3, 5, 6), "ada-bgc"),
+    (torch.float32, (4, 1, 1, 1), "ada-bgc"),
+]  # fmt: skip
+SMALL = [
+    (torch.float64, (1, 1, 3, 4), "ada-geom"), (torch.float32, (1, 3, 3, 2), "ada-bgc"),
+    (torch.bfloat16, (2, 3, 3, 2), "ada-color"), (torch.float32, (2, 1, 3, 4), "ada-blit"),
+]  # fmt: skip
+
+
+def test_value_and_adjoint_equal_the_references(backend):
+    for dtype, shape, policy in SMALL if small(backend) else CASES:
+        x = images(*shape, dtype=dtype, device=backend.device)
+        layouts = [x, x.mT.contiguous().mT, x[..., ::2]] if x.numel() and not small(backend) else [x]
+        for layout in layouts:
+            got, expected = {}, {}
+            for impl, found in ((backend.impl, got), ("reference", expected)):
+                leaf = layout.detach().requires_grad_()
+                found["y"] = ops.ada_augment(leaf, policy, 0.9, seed=8, impl=impl)
+                dy = images(*leaf.shape, dtype=dtype, device=backend.device, seed=1)
+                (found["dx"],) = torch.autograd.grad(found["y"], leaf, dy)
+            slack = {torch.float64: 50, torch.float32: 8}.get(dtype, 4)
+            for name in got:
+                assert_near(got[name], expected[name], slack, f"{dtype} {shape} {policy} {name}")
+
+
+def test_extreme_maps(backend):
+    """Boxes too large for a tile, and for any tile; far shifts; stretches."""
+    scales = [(3.7, 0.2, 0.1, 2.9), (97.0, 5.0, -3.0, 41.0), (0.02, 0, 0, 0.05), (1, 0, 0, 300.5)]
+    for a, b, c, d in scales[3:] if small(backend) else scales:
+        h, w = (2, 3) if small(backend) else (50, 61)
+        x = images(1, 1, h, w, device=backend.device)
+        maps = maps_of(1, h, w, (a, b, c, d, 777.3, -55.2), device=backend.device)
+        if small(backend):
+            assert_near(run(backend, x, maps), reference.ada(x, maps, None), 1e3)
+            continue
+        for count in (1, 3):
+            x = images(1, count, h, w, device=backend.device).requires_grad_()
+            y, expected = run(backend, x, maps), reference.ada(x, maps, None)
+            assert_near(y, expected, 1e3)
+            dy = images(*x.shape, device=backend.device, seed=2)
+            (dx,), (want,) = (torch.autograd.grad(t, x, dy) for t in (y, expected))
+            assert_near(dx, want, 1e4)
+
+
+# ---- the card's list -------------------------------------------------------------------------
+
+
+def test_the_filter_is_orthogonal():
+    f = torch.tensor(reference.SYM6, dtype=torch.float64)
+    assert abs(f.sum() - 1) < 1e-15
+    for lag in range(-5, 6):
+        shifted = f[max(0, 2 * lag) : 12 + min(0, 2 * lag)]
+        other = f[max(0, -2 * lag) : 12 + min(0, -2 * lag)]
+        assert abs((shifted * other).sum() - (0.5 if lag == 0 else 0)) < 1e-12
+
+
+def test_resampling_in_place_gives_the_image_back(any_backend):
+    h, w = (3, 2) if small(any_backend) else (31, 44)
+    x = images(2, 1, h, w, device=any_backend.device)
+    y = run(any_backend, x, maps_of(2, h, w, device=any_backend.device))
+    assert_near(y, x, 1e3)  # to the filter's own 1e-12
+    assert not torch.equal(y, x)
+
+
+def test_flips_quarter_turns_and_shifts_are_exact(any_backend):
+    h, w = (4, 3) if small(any_backend) else (9, 12)
+    x = images(1, 1, h, w, dtype=torch.float32, device=any_backend.device)
+    cases = [((-1, 0, 0, 1, 0, 0), x.flip(3)), ((-1, 0, 0, -1, 0, 0), x.flip((2, 3))),
+             ((1, 0, 0, 1, -2, 1), None)]  # fmt: skip
+    for matrix, expected in cases:
+        maps = maps_of(1, h, w, matrix, resample=False, device=any_backend.device)
+        assert maps[0, 6] == 0
+        if expected is None:  # right by two, up by one, reflected
+            pad = torch.nn.functional.pad(x, (2, 0, 0, 1), "reflect")
+            expected = pad[..., 1:, :w]
+        assert_same_bits(run(any_backend, x, maps), expected)
+    square = x[..., :3, :3].contiguous()
+    for turns in range(4):
+        cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[turns]
+        maps = maps_of(1, 3, 3, (cos, -sin, sin, cos, 0, 0), False, any_backend.device)
+        assert_same_bits(run(any_backend, square, maps), square.rot90(turns, (2, 3)))
+
+
+def test_oblong_quarter_turns_between_pixels_are_resampled():
+    quarter = (0, 1, -1, 0, 0, 0)
+    assert maps_of(1, 4, 7, quarter, resample=False)[0, 6] == 1
+    assert maps_of(1, 4, 8, quarter, resample=False)[0, 6] == 0
+
+
+def test_at_zero_nothing_happens(any_backend):
+    x = images(2, 3, 4, 3, device=any_backend.device)
+    for policy in ("ada-bgcfnc",):
+        y = ops.ada_augment(x, policy, 0.0, seed=1, impl=any_backend.impl)
+        assert_same_bits(y, x)
+
+
+def test_shares_of_flips_and_turns():
+    x = torch.arange(16.0).view(1, 1, 4, 4).expand(20_000, 1, 4, 4)
+    for policy, share in (("flip", 0.5), ("rotate90", 0.75)):
+        y = ops.ada_augment(x, AdaPolicy(**{policy: 1.0}), 0.6, seed=3)
+        changed = (y != x).flatten(1).any(1).double().mean()
+        assert abs(changed - 0.6 * share) < 4 * (0.25 / 20_000) ** 0.5
+
+
+def hue(v):
+    """Direction of the part orthogonal to grey."""
+    rest = v - v.mean(-1, keepdim=True)
+    return rest / rest.norm(dim=-1, keepdim=True)
+
+
+def test_colours():
+    v = images(50, 3)
+    for name in ("brightness", "contrast", "saturation"):
+        _, drawn = ops.ada_augment(
+            v.view(50, 3, 1, 1), AdaPolicy(**{name: 1.0}), seed=2, return_params=True
+        )
+        c = drawn["color"]
+        out = (c[..., :3] @ v[..., None])[..., 0] + c[..., 3]
+        assert_near(hue(out), hue(v), 1e3)
+        assert (out - v).abs().min() > 0
+    _, drawn = ops.ada_augment(
+        v.view(50, 3, 1, 1), AdaPolicy(luma_flip=1.0), 0.7, seed=2, return_params=True
+    )
+    c, flip = drawn["color"][..., :3], drawn["luma_flip"]
+    eye = torch.eye(3, dtype=torch.float64)
+    assert_near(c @ c, eye.expand(50, 3, 3), 10)
+    assert_same_bits(c[~flip], eye.expand(int((~flip).sum()), 3, 3))
+    assert_near(c[flip] @ torch.ones(3, dtype=torch.float64), -torch.ones_like(v[flip]), 10)
+    _, drawn = ops.ada_augment(
+        v.view(50, 3, 1, 1), AdaPolicy(hue=1.0), seed=2, return_params=True
+    )
+    c = drawn["color"][..., :3]
+    assert_near(c @ c.mT, eye.expand(50, 3, 3), 1e9)  # sines are float32's
+    assert_near(c.diagonal(dim1=1, dim2=2).sum(1),
+                1 + 2 * torch.deg2rad(drawn["hue"]).cos(), 1e9)  # fmt: skip
+
+
+def test_adjoint(backend):
+    shape = (1, 1, 3, 4) if small(backend) else (4, 3, 17, 22)
+    x, g = (images(*shape, device=backend.device, seed=s).requires_grad_() for s in (1, 2))
+    policy = "ada-geom" if small(backend) else "ada-bg"
+    y = ops.ada_augment(x, policy, 0.95, seed=6, impl=backend.impl)
+    (adjoint,) = torch.autograd.grad(y, x, g)
+    assert_near((y * g).sum(), (x * adjoint).sum(), 100)
+
+
+def test_r1_through_the_pipeline():
+    """Its gradient to the critic's weights, and finite differences of R1 itself."""
+    torch.manual_seed(0)
+    critic = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(144, 1)
+    ).double()
+    x = images(3, 3, 8, 8)
+
+    def penalty(impl="native"):
+        return ops.r1_penalty(
+            lambda t: critic(ops.ada_augment(t, "ada-bgc", 0.9, seed=4, impl=impl)), x
+        )
+
+    weight = critic[0].weight
+    (got,) = torch.autograd.grad(penalty(), weight)
+    (expected,) = torch.autograd.grad(penalty("reference"), weight)
+    assert_near(got, expected, 100)
+    direction = images(*weight.shape, seed=9)
+    with torch.no_grad():
+        sides = []
+        for step in (1e-5, -2e-5):
+            weight += step * direction
+            sides.append(penalty().item())
+        weight += 1e-5 * direction
+    assert abs((sides[0] - sides[1]) / 2e-5 - (got * direction).sum()) < 1e-7 * sides[0]
+
+
+def test_derivatives(backend):
+    shape = (1, 1, 2, 2) if small(backend) else (3, 3, 4, 5)
+    x = images(*shape, device=backend.device).requires_grad_()
+    maps = maps_of(shape[0], *shape[2:], (0.8, 0.5, -0.6, 1.1, 0.3, -0.4), device=backend.device)
+    color = images(shape[0], shape[1], shape[1] + 1, device=backend.device, seed=3)
+
+    def f(x):
+        return run(backend, x, maps, color)
+
+    fast = small(backend)
+    assert gradcheck(f, x, check_forward_ad=True, fast_mode=fast, check_batched_grad=not fast)
+    assert gradgradcheck(f, x, fast_mode=fast, check_fwd_over_rev=True)
+
+
+def test_order_three_and_torch_func():
+    x = images(2, 1, 4, 4)
+    f = lambda x: ops.ada_augment(x, "ada-bgc", seed=1, impl="native").sin().sum()  # noqa: E731
+    stock = lambda x: ops.ada_augment(x, "ada-bgc", seed=1, impl="reference").sin().sum()  # noqa: E731
+    for transform in (
+        lambda f: torch.func.hessian(f),
+        lambda f: torch.func.grad(lambda x: torch.func.grad(
+            lambda x: torch.func.grad(f)(x).square().sum())(x).square().sum()),
+    ):  # fmt: skip
+        assert_near(transform(f)(x), transform(stock)(x), 1e3)
+
+
+# ---- the rest ----------------------------------------------------------------------------------
+
+
+def test_a_batch_in_parts_is_the_batch(any_backend):
+    shape = (2, 1, 3, 2) if small(any_backend) else (5, 3, 10, 12)
+    policy = "ada-blit" if small(any_backend) else "ada-bgcfnc"
+    x = images(*shape, dtype=torch.float32, device=any_backend.device)
+    call = lambda x, offset: ops.ada_augment(  # noqa: E731
+        x, policy, 0.9, seed=-7, offset=offset, impl=any_backend.impl
+    )
+    whole, cut = call(x, 11), 1 if small(any_backend) else 2
+    assert_same_bits(torch.cat((call(x[:cut], 11), call(x[cut:], 11 + cut))), whole)
+    other = call(x, 12)
+    assert not torch.equal(other, whole)
+
+
+def test_p_may_be_a_tensor_and_gets_no_gradient():
+    x = images(3, 3, 6, 6)
+    p = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
+    y = ops.ada_augment(x, "ada-bgcfnc", p, seed=2)
+    assert not y.requires_grad
+    assert_same_bits(y, ops.ada_augment(x, "ada-bgcfnc", 0.6, seed=2))
+
+
+def test_uint8_and_out_dtype():
+    x = torch.arange(2 * 3 * 6 * 6, dtype=torch.uint8).view(2, 3, 6, 6)
+    y = ops.ada_augment(x, seed=1)
+    assert y.dtype == torch.float32
+    assert_near(y, ops.ada_augment(x.float() / 127.5 - 1, seed=1))
+    assert ops.ada_augment(x, seed=1, out_dtype=torch.float16).dtype == torch.float16
+    assert_near(ops.ada_augment(x, seed=1, out_dtype=torch.float64),
+                ops.ada_augment(x.double() / 127.5 - 1, seed=1))  # fmt: skip
+
+
+def test_a_generator_draws_one_seed():
+    x = images(2, 1, 5, 5)
+    a, b = (ops.ada_augment(x, generator=torch.Generator().manual_seed(4)) for _ in range(2))
+    assert_same_bits(a, b)
+    seed = int(torch.randint(2**63 - 1, (), generator=torch.Generator().manual_seed(4)))
+    assert_same_bits(a, ops.ada_augment(x, seed=seed))
+
+
+def test_compiles_to_one_graph():
+    x = images(2, 3, 6, 6).requires_grad_()
+    f = lambda x: ops.ada_augment(x.sin(), "ada-bgc", 0.8, seed=3).cos()  # noqa: E731
+    torch._dynamo.reset()
+    y, expected = torch.compile(f, fullgraph=True, backend="aot_eager")(x), f(x)
+    assert_near(y, expected, 100)
+    for got, want in zip(*(torch.autograd.grad(t.sum(), x) for t in (y, expected))):
+        assert_near(got, want, 1e3)
+    torch._dynamo.reset()
+
+
+def test_filter_bank():
+    bank = torch.tensor(BANK, dtype=torch.float64)
+    assert bank.shape == (4, 43)
+    delta = torch.zeros(43, dtype=torch.float64)
+    delta[REACH] = 1
+    assert_near(bank.sum(0), delta, 1e3)
+    assert_near(bank, bank.flip(1), 10)
+    x = images(2, 2, 9, 30)
+    gains = torch.tensor([[0.5, 2, 1, 3], [1, 1, 1, 4]], dtype=torch.float64)
+    y = filter_bands(x, gains, torch.tensor([True, False]))
+    assert_same_bits(y[1], x[1])
+    pad = torch.nn.functional.pad(x[:1], (21, 21, 0, 0), "reflect").movedim(2, 3)
+    rows = x[0].new_empty(2, 9, 30)
+    taps = (gains[:1] @ bank)[0]
+    for i in range(30):
+        rows[..., i] = (pad[0, :, i : i + 43] * taps.view(1, -1, 1)).sum(1)
+    index = reference.reflect(torch.arange(-21, 30), 9)
+    expected = torch.stack(
+        [(rows[:, index[i : i + 43]] * taps.view(1, -1, 1)).sum(1) for i in range(9)], 1
+    )
+    assert_near(y[0], expected, 100)
+
+
+def test_noise_and_cutout():
+    x = images(400, 1, 16, 16)
+    y, drawn = ops.ada_augment(x, "ada-noise", seed=1, return_params=True)
+    z = (y - x) / drawn["noise"].view(-1, 1, 1, 1)
+    assert abs(z.mean()) < 0.02
+    assert abs(z.std() - 1) < 0.02
+    ones = torch.ones(300, 1, 20, 10)
+    y, drawn = ops.ada_augment(ones, "ada-cutout", 0.5, seed=1, return_params=True)
+    center = drawn["cutout_center"].view(300, 1, 2)
+    columns, rows = torch.arange(10) + 0.5, torch.arange(20) + 0.5
+    cut = ((rows - center[..., 1]).abs()[:, :, None] < 5) & (
+        (columns - center[..., 0]).abs()[:, None] < 2.5
+    )
+    assert torch.equal(y[:, 0] == 0, cut & drawn["cutout"].view(-1, 1, 1))
+    assert 0.4 < drawn["cutout"].double().mean() < 0.6
+
+
+BAD = [
+    (TypeError, "uint8 or a floating", {"x": torch.ones(1, 3, 4, 4, dtype=torch.int32)}),
+    (ValueError, "shape", {"x": torch.ones(3, 4, 4)}),
+    (ValueError, "sides 1 to", {"x": torch.ones(1, 3, 0, 4)}),
+    (ValueError, "1 or 3 channels", {"x": torch.ones(1, 2, 4, 4)}),
+    (ValueError, "expected one of ada-blit", {"policy": "ada"}),
+    (TypeError, "policy as a name", {"policy": 3}),
+    (ValueError, "at least 0", {"p": -0.1}),
+    (ValueError, "finite", {"p": float("nan")}),
+    (TypeError, "number or tensor", {"p": "1"}),
+    (ValueError, "one floating number", {"p": torch.ones(2)}),
+    (ValueError, "seed with offset", {"offset": 3}),
+    (ValueError, "0 <= offset", {"seed": 1, "offset": -1}),
+    (TypeError, "seed as an int", {"seed": 1.5}),
+    (TypeError, "floating out_dtype", {"out_dtype": torch.int8}),
+]
+
+
+@pytest.mark.parametrize(("error", "text", "change"), BAD)
+def test_bad_input(error, text, change):
+    with pytest.raises(error, match=text):
+        ops.ada_augment(**{"x": torch.ones(1, 3, 4, 4), **change})
+
+
+def test_policies():
+    for name in PRESETS:
+        policy = AdaPolicy.preset(name)
+        assert AdaPolicy.from_dict(policy.to_dict()) == policy
+    assert AdaPolicy() == AdaPolicy.from_dict({})
+    for change, text in (({"flip": -1}, "flip"), ({"scale_std": 0.9}, "scale_std"),
+                         ({"filter_bands": (1, 1)}, "four"), ({"hue": float("nan")}, "hue"),
+                         ({"filter_bands": (1, 1, 1, -1)}, "filter_bands")):  # fmt: skip
+        with pytest.raises(ValueError, match=text):
+            AdaPolicy(**change)
+    with pytest.raises(ValueError, match="its own fields, got flips"):
+        AdaPolicy.from_dict({"flips": 1})
+
+
+def test_kernels_refuse_maps_that_would_overflow():
+    maps = maps_of(1, 4, 4)
+    maps[0, 0] = 1 << 43
+    with pytest.raises(RuntimeError, match="finite scale"):
+        autograd.Ada.apply(images(1, 1, 4, 4), maps, None, "native")
+
+
+def test_exp2_is_right():
+    x = torch.linspace(-5, 5, 10_001, dtype=torch.float64)
+    assert_near(parameters.exp2_exact(x), torch.exp2(x), 1)
+    assert nn.AdaptiveAugment().p == 0
