@@ -157,7 +157,7 @@ def _geometry(d: _Draws, height: int, width: int, named: dict[str, Tensor]) -> T
         named["rotate90"] = turns * 90
         cos = ((turns == 0).long() - (turns == 2).long()).double()
         sin = ((turns == 1).long() - (turns == 3).long()).double()
-        g = g.after(cos, sin, -sin, cos)
+        g = g.after(cos, -sin, sin, cos)
     if policy.shift > 0:
         gate, at, most = d.open("shift"), SLOT["shift"], policy.shift_max
         x, y = (torch.where(gate, torch.round((d.uniform[:, at + k] * 2 - 1) * most * side), zero)
