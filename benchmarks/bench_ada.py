@@ -3,7 +3,7 @@
 Stock is the same card composed of PyTorch's own operations (`ada_stock`), given the parameters that
 ours draws, so its drawing is not counted. At p = 0.6 nearly every sample is resampled: the floor,
 reading and writing each number once, is far below what the filters' arithmetic takes. Its numbers
-differ from ours at the corners (see `ops.ada_augment`), so the arms are not compared here; the tests
+differ from ours at the corners (see `ops.ada_augment`), so the arms are not compared here; tests
 compare them.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from ada_stock import color, geometry
 from arms import sizes, with_gradient
 from harness import Case, Floor, Size
@@ -26,7 +25,11 @@ both = sizes(tiny=["2x3x16x16"], default=["16x3x256x256", "64x3x32x32"])
 
 
 def ours(impl: str) -> Callable[[Tensor], Tensor]:
-    return lambda x: ops.ada_augment(x, "ada-bgc", P, seed=SEED, impl=impl)  # type: ignore[return-value]
+    def f(x: Tensor) -> Tensor:
+        y = ops.ada_augment(x, "ada-bgc", P, seed=SEED, impl=impl)
+        return y  # type: ignore[return-value]
+
+    return f
 
 
 def stock(x: Tensor) -> Callable[[Tensor], Tensor]:

@@ -12,18 +12,17 @@ namespace ganops {
 namespace {
 
 // Compiled once per instruction set.
-#define GANOPS_ADA_IMAGE(C, V)                                                          \
-  GANOPS_CLONES                                                                         \
-  void ada_image(const AdaImage<C, V>& im, const C* color, int64_t channels,            \
-                 AdaScratch<C>& s) {                                                    \
-    forward_image<C, V>(im, s);                                                         \
+#define GANOPS_ADA_IMAGE(C, V)                                                                   \
+  GANOPS_CLONES                                                                                  \
+  void ada_image(const AdaImage<C, V>& im, const C* color, int64_t channels, AdaScratch<C>& s) { \
+    forward_image<C, V>(im, s);                                                                  \
     if (color != nullptr) color_image<C, V>(im.y, im.height * im.width, color, channels, false); \
-  }                                                                                     \
-  GANOPS_CLONES                                                                         \
-  void ada_image_grad(const AdaImage<C, V>& im, C* dy, const C* color, int64_t channels, \
-                      AdaScratch<C>& s) {                                               \
-    if (color != nullptr) color_image<C, V>(dy, im.height * im.width, color, channels, true); \
-    adjoint_image<C, V>(im, s);                                                         \
+  }                                                                                              \
+  GANOPS_CLONES                                                                                  \
+  void ada_image_grad(const AdaImage<C, V>& im, C* dy, const C* color, int64_t channels,         \
+                      AdaScratch<C>& s) {                                                        \
+    if (color != nullptr) color_image<C, V>(dy, im.height * im.width, color, channels, true);    \
+    adjoint_image<C, V>(im, s);                                                                  \
   }
 GANOPS_ADA_IMAGE(float, 1)
 GANOPS_ADA_IMAGE(float, 4)
@@ -32,14 +31,16 @@ GANOPS_ADA_IMAGE(double, 4)
 
 struct Strides {
   int64_t n, c, y, x;
-  explicit Strides(const Tensor& t) : n(t.stride(0)), c(t.stride(1)), y(t.stride(2)), x(t.stride(3)) {}
+  explicit Strides(const Tensor& t)
+      : n(t.stride(0)), c(t.stride(1)), y(t.stride(2)), x(t.stride(3)) {}
 };
 
 // A row of `channels` planes to V interleaved channels and back.
 template <int V, class T, class C>
 void interleave(const T* x, const Strides& s, int64_t width, int64_t channels, C* out) {
   for (int64_t i = 0; i < width; ++i) {
-    for (int c = 0; c < V; ++c) out[i * V + c] = c < channels ? to_compute(x[i * s.x + c * s.c]) : C(0);
+    for (int c = 0; c < V; ++c)
+      out[i * V + c] = c < channels ? to_compute(x[i * s.x + c * s.c]) : C(0);
   }
 }
 template <int V, class T, class C>
@@ -78,8 +79,8 @@ void run(const Call& call) {
                       source.data() + row * width * V);
       }
       const int64_t* m = maps + n * kAdaMap;
-      const AdaImage<C, V> im{height, width, {m[0], m[1], m[2], m[3], m[4], m[5], m[6]},
-                              source.data(), result.data()};
+      const AdaImage<C, V> im{
+          height, width, {m[0], m[1], m[2], m[3], m[4], m[5], m[6]}, source.data(), result.data()};
       const C* matrix = color == nullptr ? nullptr : color + n * channels * (channels + 1);
       if (call.adjoint) {
         std::fill(result.begin(), result.end(), C(0));

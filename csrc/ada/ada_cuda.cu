@@ -15,9 +15,22 @@ namespace {
 constexpr int kSide = 16, kPoints = 2 * kSide + kAdaHalo;
 
 // sym6 for indices known at run time, from index -2.
-__constant__ double kSym6[16] = {0, 0, 0.010892350163280001, 0.0024683061859200003, -0.08343160770584002, -0.03416156079324,
-    0.34722898647835004, 0.55694639196396, 0.23895218566605003, -0.05136248493090002,
-    -0.014891875649220001, 0.031625281329940004, 0.0012499610463900003, -0.005515933754690001, 0, 0};
+__constant__ double kSym6[16] = {0,
+                                 0,
+                                 0.010892350163280001,
+                                 0.0024683061859200003,
+                                 -0.08343160770584002,
+                                 -0.03416156079324,
+                                 0.34722898647835004,
+                                 0.55694639196396,
+                                 0.23895218566605003,
+                                 -0.05136248493090002,
+                                 -0.014891875649220001,
+                                 0.031625281329940004,
+                                 0.0012499610463900003,
+                                 -0.005515933754690001,
+                                 0,
+                                 0};
 
 __device__ __forceinline__ AdaMap load_map(const int64_t* maps, int64_t n) {
   const int64_t* m = maps + n * kAdaMap;
@@ -77,7 +90,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(C) == 8 ? 2 : (N == 1 ? 4 : 3
         for (int c = 0; c < N; ++c) {
           C line = C(0);
 #pragma unroll
-          for (int t = 0; t < 7; ++t) line += across[t] * widen<C>(row[c * l.in.c + at[t] * l.in.x]);
+          for (int t = 0; t < 7; ++t)
+            line += across[t] * widen<C>(row[c * l.in.c + at[t] * l.in.x]);
           sum[c] += down * line;
         }
       }
@@ -213,7 +227,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(C) == 8 ? 2 : 4)
   const float scale = 1.0f / (a * d - b * c), half = (fine ? 6.5f : 0.0f) + 0.25f;
   const float reach_x = half * (fabsf(d * scale) + fabsf(b * scale));
   const float reach_y = half * (fabsf(c * scale) + fabsf(a * scale));
-  const int period_x = width > 1 ? 2 * (width - 1) : 1, period_y = height > 1 ? 2 * (height - 1) : 1;
+  const int period_x = width > 1 ? 2 * (width - 1) : 1,
+            period_y = height > 1 ? 2 * (height - 1) : 1;
   C sum = C(0);
   // A pixel inside stands mirrored, too: j + period z and -j + period z.
   for (int fy = 0; fy <= int(y > 0 && y < height - 1); ++fy) {
@@ -252,7 +267,7 @@ int ada_launch(const AdaLaunch& l, const void* x, void* y) {
     const int64_t groups = three ? l.channels / 3 : l.channels;
     const unsigned blocks = unsigned(l.samples * groups * tiles_x * tiles_y);
     const auto stream = static_cast<cudaStream_t>(l.stream);
-    const auto *from = static_cast<const D*>(x);
+    const auto* from = static_cast<const D*>(x);
     auto* to = static_cast<D*>(y);
     if (three) {
       forward_kernel<3, D, C><<<blocks, kThreads, 0, stream>>>(l, tiles_x, tiles_y, from, to);

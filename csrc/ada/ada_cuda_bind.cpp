@@ -17,9 +17,8 @@ Tensor ada_run(Tensor x, Tensor maps, std::optional<Tensor> color, bool adjoint)
   if (color.has_value()) color = torch::stable::contiguous(*color);
   Tensor y = is_dense(x) ? torch::stable::empty_like(x) : new_contiguous(x);
   if (x.numel() == 0) return y;
-  const AdaLaunch l{dtype_code(x), x.size(0),       x.size(1),     x.size(2),
-                    x.size(3),     data<int64_t>(maps), raw(color), strides_of(x),
-                    strides_of(y), device.stream()};
+  const AdaLaunch l{dtype_code(x),       x.size(0),  x.size(1),     x.size(2),     x.size(3),
+                    data<int64_t>(maps), raw(color), strides_of(x), strides_of(y), device.stream()};
   if (!adjoint) {
     check_launch(ada_launch(l, raw(x), y.mutable_data_ptr()), "ada");
     return y;

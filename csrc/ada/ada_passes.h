@@ -131,8 +131,8 @@ GANOPS_INLINE void downsample_box(const AdaImage<C, V>& im, const AdaTile& t, Ad
 template <class C, int V, class F>
 GANOPS_INLINE void each_tile(const AdaImage<C, V>& im, AdaScratch<C>& s, const F& f) {
   const auto bytes = [&](int64_t side) GANOPS_LAMBDA {
-    const AdaTile t = ada_tile_at(im.map, 0, 0, std::min(side, im.width),
-                                  std::min(side, im.height));
+    const AdaTile t =
+        ada_tile_at(im.map, 0, 0, std::min(side, im.width), std::min(side, im.height));
     // One more for where the tile begins; in floating point, so that nothing overflows.
     return 4.0 * double(t.x.half + 1) * double(t.y.half + 1) * V * sizeof(C);
   };
@@ -166,9 +166,8 @@ GANOPS_INLINE void each_pixel(const AdaImage<C, V>& im, const F& f) {
 template <class C, int V>
 GANOPS_INLINE void forward_image(const AdaImage<C, V>& im, AdaScratch<C>& s) {
   if (im.map.resample) {
-    each_tile(im, s, [&](const AdaTile& t, bool box) GANOPS_LAMBDA {
-      forward_tile(im, t, box, s);
-    });
+    each_tile(im, s,
+              [&](const AdaTile& t, bool box) GANOPS_LAMBDA { forward_tile(im, t, box, s); });
   } else {
     each_pixel(im, [&](int64_t to, int64_t from) GANOPS_LAMBDA {
       store_lanes<C, V>(im.y + to, load_lanes<C, V>(im.x + from));
@@ -179,9 +178,8 @@ GANOPS_INLINE void forward_image(const AdaImage<C, V>& im, AdaScratch<C>& s) {
 template <class C, int V>
 GANOPS_INLINE void adjoint_image(const AdaImage<C, V>& im, AdaScratch<C>& s) {
   if (im.map.resample) {
-    each_tile(im, s, [&](const AdaTile& t, bool box) GANOPS_LAMBDA {
-      adjoint_tile(im, t, box, s);
-    });
+    each_tile(im, s,
+              [&](const AdaTile& t, bool box) GANOPS_LAMBDA { adjoint_tile(im, t, box, s); });
   } else {
     each_pixel(im, [&](int64_t to, int64_t from) GANOPS_LAMBDA {
       store_lanes<C, V>(im.y + from, load_lanes<C, V>(im.y + from) + load_lanes<C, V>(im.x + to));

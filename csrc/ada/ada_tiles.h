@@ -30,15 +30,15 @@ GANOPS_INLINE void store_lanes(C* p, lanes_t<C, V> v) {
   *reinterpret_cast<lanes_t<C, V>*>(p) = v;
 }
 
-constexpr int64_t kTile = 48;                       // results along each side of a tile
-constexpr int64_t kBoxBytes = int64_t(1) << 20;     // of the upsampled box; else smaller tiles
-constexpr int64_t kMostBytes = int64_t(8) << 20;    // beyond it even so: point by point
+constexpr int64_t kTile = 48;                     // results along each side of a tile
+constexpr int64_t kBoxBytes = int64_t(1) << 20;   // of the upsampled box; else smaller tiles
+constexpr int64_t kMostBytes = int64_t(8) << 20;  // beyond it even so: point by point
 
 // Tile and box: results [x, x + nx), lattice from 2 x - 5, upsampled columns [ux, ux + 2 n).
 struct AdaAxis {
-  int64_t first, count;   // results
-  int64_t points;         // of the lattice
-  int64_t up, half;       // first upsampled index (even), and half of their number
+  int64_t first, count;  // results
+  int64_t points;        // of the lattice
+  int64_t up, half;      // first upsampled index (even), and half of their number
 };
 
 struct AdaTile {
@@ -103,8 +103,8 @@ struct Phase {
 
 template <class C>
 GANOPS_INLINE void fir6(C* out, const C* in, int64_t step, const Phase<C>& phase, int64_t count) {
-  const C* const rows[6] = {in,            in + step,     in + 2 * step,
-                            in + 3 * step, in + 4 * step, in + 5 * step};
+  const C* const rows[6] = {in,           in + step, in + 2 * step, in + 3 * step, in + 4 * step,
+                            in + 5 * step};
   fir<6>(out, rows, phase.taps, count);
 }
 
@@ -115,8 +115,7 @@ GANOPS_INLINE const C* continued_row(const AdaImage<C, V>& im, int64_t y, int64_
   const C* row = im.x + ada_reflect(y, im.height) * im.width * V;
   if (first >= 0 && first + n <= im.width) return row + first * V;
   for (int64_t i = 0; i < n; ++i) {
-    store_lanes<C, V>(copy + i * V,
-                      load_lanes<C, V>(row + ada_reflect(first + i, im.width) * V));
+    store_lanes<C, V>(copy + i * V, load_lanes<C, V>(row + ada_reflect(first + i, im.width) * V));
   }
   return copy;
 }

@@ -98,7 +98,7 @@ void bind_smooth(py::module_& m, const std::string& name) {
 
 // (first pixel, its seven taps) of the point at s.
 template <class T>
-py::tuple ada_point(int64_t s, T) {
+py::tuple ada_point(int64_t s, const Array<T>&) {
   Array<T> taps(7);
   for (int t = 0; t < 7; ++t) taps.mutable_data()[t] = ada_tap<T>(s, t);
   return py::make_tuple(ada_first(s), taps);

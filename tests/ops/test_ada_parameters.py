@@ -132,8 +132,12 @@ def test_values_are_independent_of_each_other(always):
     columns = torch.cat([v for v in flat if v.std(0).min() > 0], 1).T
     off = torch.corrcoef(columns) - torch.eye(len(columns), dtype=torch.float64)
     bands = off.abs() > 4.5 / N**0.5  # the four gains are one power: related by design
-    names = [k for k, v in always.items() if k not in ("affine", "color")
-             and v.double().view(N, -1).std(0).min() > 0 for _ in range(v.view(N, -1).shape[1])]
+    names = [
+        k
+        for k, v in always.items()
+        if k not in ("affine", "color") and v.double().view(N, -1).std(0).min() > 0
+        for _ in range(v.view(N, -1).shape[1])
+    ]
     related = {names[i] for pair in bands.nonzero().tolist() for i in pair}
     assert related <= {"filter"}
 

@@ -51,8 +51,10 @@ def arguments(op, make, device):
     images = [make(*shape).to(device).requires_grad_() for shape in ((2, 3, 2, 3), (2, 1, 3, 2))]
     colors = [torch.randn(2, c, c + 1, dtype=torch.float64, device=device) for c in (3, 1)]
     one = 1 << 32  # a resampled sample, and a flipped one
-    maps = torch.tensor([[one, one // 3, 99, -one // 3, one, -(3 << 30), 1],
-                         [-one, 0, 2 * one, 0, one, one, 0]], device=device)
+    maps = torch.tensor(
+        [[one, one // 3, 99, -one // 3, one, -(3 << 30), 1], [-one, 0, 2 * one, 0, one, one, 0]],
+        device=device,
+    )
     ada = [(images[0], maps, colors[0]), (images[1], maps, colors[1]), (images[1], maps, None)]
     return {
         "ada": ada,

@@ -52,19 +52,23 @@ REACH = len(BANK[0]) // 2
 
 def filter_bands(x: Tensor, gains: Tensor, filtered: Tensor) -> Tensor:
     """x through sum_k gains[k] BANK[k] along both axes, reflected at the edges."""
-    b, c, h, w = x.shape
+    n, channels, h, w = x.shape
     v = x if x.dtype == torch.float64 else x.float()
     # Python numbers, one at a time: a table would have to be copied from the host.
     taps = torch.stack(
-        [sum(gains[:, k] * BANK[k][t] for k in range(4)) for t in range(2 * REACH + 1)], 1
+        [
+            gains[:, 0] * a + gains[:, 1] * b + gains[:, 2] * c + gains[:, 3] * d
+            for a, b, c, d in zip(*BANK, strict=True)
+        ],
+        1,
     )
-    weight = taps.to(v).repeat_interleave(c, 0)[:, None]
+    weight = taps.to(v).repeat_interleave(channels, 0)[:, None]
     rows, columns = (
-        reflect(torch.arange(-REACH, n + REACH, device=x.device), n) for n in (h, w)
+        reflect(torch.arange(-REACH, side + REACH, device=x.device), side) for side in (h, w)
     )
     y = v.index_select(2, rows).index_select(3, columns).flatten(0, 1)[None]
-    y = F.conv2d(y, weight[:, :, None], groups=b * c)
-    y = F.conv2d(y, weight[..., None], groups=b * c).view(v.shape)
+    y = F.conv2d(y, weight[:, :, None], groups=n * channels)
+    y = F.conv2d(y, weight[..., None], groups=n * channels).view(v.shape)
     return torch.where(filtered.view(-1, 1, 1, 1), y.to(x.dtype), x)
 
 

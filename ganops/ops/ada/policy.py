@@ -99,7 +99,8 @@ class AdaPolicy:
         """The policy of that name: every weight of its groups is 1."""
         if name not in PRESETS:
             raise ValueError(f"AdaPolicy: expected one of {', '.join(PRESETS)}; got {name!r}")
-        return cls(**dict.fromkeys(PRESETS[name], 1.0))
+        weights: dict[str, Any] = dict.fromkeys(PRESETS[name], 1.0)
+        return cls(**weights)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AdaPolicy:

@@ -13,6 +13,8 @@ f is orthogonal, so that A = 1, d = 0 gives back x.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -89,12 +91,17 @@ def _upsample(v: Tensor, dim: int) -> Tensor:
     n = v.shape[dim]
     one = reflect(torch.arange(period(n), device=v.device), n)
     v = v.index_select(dim, one)
-    even = sum(2 * SYM6[2 * k + 5] * v.roll(k, dim) for k in range(-2, 4))
-    odd = sum(2 * SYM6[2 * k + 6] * v.roll(k, dim) for k in range(-3, 3))
+    shifted = {k: v.roll(k, dim) for k in range(-3, 4)}
+    even = _total([2 * SYM6[2 * k + 5] * shifted[k] for k in range(-2, 4)])
+    odd = _total([2 * SYM6[2 * k + 6] * shifted[k] for k in range(-3, 3)])
     return torch.stack((even, odd), dim + 1).flatten(dim, dim + 1)
 
 
 def _downsample(w: Tensor, dim: int) -> Tensor:
     n = (w.shape[dim] - HALO) // 2
-    return sum(SYM6[k] * w.narrow(dim, k, 2 * n - 1)[(slice(None),) * dim + (slice(None, None, 2),)]
-               for k in range(12))  # fmt: skip
+    every_second = (slice(None),) * dim + (slice(None, None, 2),)
+    return _total([SYM6[k] * w.narrow(dim, k, 2 * n - 1)[every_second] for k in range(12)])
+
+
+def _total(terms: list[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, terms)
