@@ -141,7 +141,7 @@ __device__ __forceinline__ C colored(const AdaLaunch& l, const D* dy, int64_t n,
 
 // The gradient on the lattice, D' C' dy; of blitted samples C' dy itself, in the same memory.
 template <class D, class C>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, sizeof(C) == 8 ? 2 : 4)
     lattice_kernel(AdaLaunch l, const D* __restrict__ dy, C* __restrict__ lattice) {
   const int64_t w = 2 * l.width + kAdaHalo, h = 2 * l.height + kAdaHalo;
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;

@@ -10,18 +10,18 @@ import triton.language as tl
 def _sym6(k, DTYPE: tl.constexpr):
     """The filter at an index known at run time, 0 beyond its ends."""
     f = tl.zeros(k.shape, DTYPE)
-    f = tl.where(k == 0, tl.full((1,), 0.010892350163280001, DTYPE), f)
-    f = tl.where(k == 1, tl.full((1,), 0.0024683061859200003, DTYPE), f)
-    f = tl.where(k == 2, tl.full((1,), -0.08343160770584002, DTYPE), f)
-    f = tl.where(k == 3, tl.full((1,), -0.03416156079324, DTYPE), f)
-    f = tl.where(k == 4, tl.full((1,), 0.34722898647835004, DTYPE), f)
-    f = tl.where(k == 5, tl.full((1,), 0.55694639196396, DTYPE), f)
-    f = tl.where(k == 6, tl.full((1,), 0.23895218566605196, DTYPE), f)
-    f = tl.where(k == 7, tl.full((1,), -0.05136248493090002, DTYPE), f)
-    f = tl.where(k == 8, tl.full((1,), -0.014891875649220001, DTYPE), f)
-    f = tl.where(k == 9, tl.full((1,), 0.031625281329940004, DTYPE), f)
-    f = tl.where(k == 10, tl.full((1,), 0.0012499610463900003, DTYPE), f)
-    f = tl.where(k == 11, tl.full((1,), -0.005515933754690001, DTYPE), f)
+    f = tl.where(k == 0, tl.full(k.shape, 0.010892350163280001, DTYPE), f)
+    f = tl.where(k == 1, tl.full(k.shape, 0.0024683061859200003, DTYPE), f)
+    f = tl.where(k == 2, tl.full(k.shape, -0.08343160770584002, DTYPE), f)
+    f = tl.where(k == 3, tl.full(k.shape, -0.03416156079324, DTYPE), f)
+    f = tl.where(k == 4, tl.full(k.shape, 0.34722898647835004, DTYPE), f)
+    f = tl.where(k == 5, tl.full(k.shape, 0.55694639196396, DTYPE), f)
+    f = tl.where(k == 6, tl.full(k.shape, 0.23895218566605196, DTYPE), f)
+    f = tl.where(k == 7, tl.full(k.shape, -0.05136248493090002, DTYPE), f)
+    f = tl.where(k == 8, tl.full(k.shape, -0.014891875649220001, DTYPE), f)
+    f = tl.where(k == 9, tl.full(k.shape, 0.031625281329940004, DTYPE), f)
+    f = tl.where(k == 10, tl.full(k.shape, 0.0012499610463900003, DTYPE), f)
+    f = tl.where(k == 11, tl.full(k.shape, -0.005515933754690001, DTYPE), f)
     return f
 
 
@@ -35,8 +35,10 @@ def _reflect(i, n):
 @triton.jit
 def _fraction(s, DTYPE: tl.constexpr):
     if tl.float64 == DTYPE:
-        return (s & 0xFFFFFFFF).to(tl.float64) * 2.3283064365386963e-10
-    return ((s >> 8) & 0xFFFFFF).to(tl.float32) * 5.9604644775390625e-08
+        f = (s & 0xFFFFFFFF).to(tl.float64) * 2.3283064365386963e-10
+    else:
+        f = ((s >> 8) & 0xFFFFFF).to(tl.float32) * 5.9604644775390625e-08
+    return f
 
 
 @triton.jit
@@ -105,8 +107,8 @@ def _result(x, maps, points, n, c, channels, height, width, sn, sc, sy, sx, ox, 
         a, b, e, p, q, f = _map(maps, n)
         u = _reflect((a * ox + b * oy + e) >> 32, width)
         v = _reflect((p * ox + q * oy + f) >> 32, height)
-        at = x + n * sn + c * sc + v * sy + u * sx
-        total = tl.load(at, mask=inside, other=0.0).to(DTYPE)
+        source = x + n * sn + c * sc + v * sy + u * sx
+        total = tl.load(source, mask=inside, other=0.0).to(DTYPE)
     return total
 
 

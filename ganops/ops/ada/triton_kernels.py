@@ -15,9 +15,10 @@ from torch import Tensor
 from .._autograd import empty_dense_like
 from .._triton import cdiv, launch
 from .reference import HALO
+from .triton_forward import _first, _map, _sym6, _tap, points_kernel, result_kernel
 
 BLOCK = 256  # points or results a program
-PIXELS, CANDIDATES = 32, 32  # pixels a program gathers for, points it looks at in one step
+PIXELS, CANDIDATES = 16, 32  # pixels a program gathers for, points it looks at in one step
 
 
 @triton.jit
