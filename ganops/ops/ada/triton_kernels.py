@@ -139,20 +139,21 @@ def gather_kernel(
         for zx in range(2 * copies_x):
             rx = _copy(x, zx >> 1, (zx & 1) == 1, width, left)
             valid = mine & (rx <= right) & (((zx & 1) == 0) | ((x > 0) & (x < width - 1)))
-            u = (step * rx).to(tl.float32) + middle - e.to(tl.float32) * unit
-            v = (step * ry).to(tl.float32) + middle - f.to(tl.float32) * unit
-            first_x = tl.ceil((rq * u - rb * v) * scale - reach_x).to(tl.int64)
-            first_y = tl.ceil((ra * v - rp * u) * scale - reach_y).to(tl.int64)
-            for row in range(tall):
-                my = first_y + row
-                for column in range(0, wide, CANDIDATES):
-                    mx = first_x + column + tl.arange(0, CANDIDATES)[None, :]
-                    read = valid & (mx >= -before) & (mx <= x1) & (my >= -before) & (my <= y1)
-                    su, sv = a * mx + b * my + e, p * mx + q * my + f
-                    weight = _weight(su, rx, fine, DTYPE) * _weight(sv, ry, fine, DTYPE)
-                    at = points + plane * w * h + (my + before) * w + mx + before
-                    value = tl.load(at, mask=read & (weight != 0.0), other=0.0)
-                    total += tl.where(read, weight * value, 0.0)
+            if tl.max(valid.to(tl.int32)) > 0:
+                u = (step * rx).to(tl.float32) + middle - e.to(tl.float32) * unit
+                v = (step * ry).to(tl.float32) + middle - f.to(tl.float32) * unit
+                first_x = tl.ceil((rq * u - rb * v) * scale - reach_x).to(tl.int64)
+                first_y = tl.ceil((ra * v - rp * u) * scale - reach_y).to(tl.int64)
+                for row in range(tall):
+                    my = first_y + row
+                    for column in range(0, wide, CANDIDATES):
+                        mx = first_x + column + tl.arange(0, CANDIDATES)[None, :]
+                        read = valid & (mx >= -before) & (mx <= x1) & (my >= -before) & (my <= y1)
+                        su, sv = a * mx + b * my + e, p * mx + q * my + f
+                        weight = _weight(su, rx, fine, DTYPE) * _weight(sv, ry, fine, DTYPE)
+                        at = points + plane * w * h + (my + before) * w + mx + before
+                        value = tl.load(at, mask=read & (weight != 0.0), other=0.0)
+                        total += tl.where(read, weight * value, 0.0)
     at = dx + n * tn + c * tc + y * ty + x * tx
     result = tl.sum(total, 1)[:, None]
     tl.store(at, result.to(dx.dtype.element_ty), mask=i < width * height)
