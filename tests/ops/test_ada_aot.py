@@ -6,10 +6,10 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from test_triton_aot import ARCHS, compile_for  # noqa: E402  (skips the session that interprets)
+from test_triton_aot import ARCHS, compile_for
 
-from ganops.ops.ada import triton_forward as forward  # noqa: E402
-from ganops.ops.ada import triton_kernels as adjoint  # noqa: E402
+from ganops.ops.ada import triton_forward as forward
+from ganops.ops.ada import triton_kernels as adjoint
 
 
 def kernels(dtype):

@@ -211,3 +211,23 @@ def test_affine_is_the_product_in_order():
     for step in steps:
         g = g @ torch.tensor(step, dtype=torch.float64)
     assert torch.allclose(g[:2], d["affine"][0], atol=1e-5)
+
+
+def test_color_is_the_product_in_order():
+    """Written out by matrices, each from the left; hue turns about grey by the right hand."""
+    _, d = ops.ada_augment(torch.zeros(1, 3, 4, 4), "ada-color", seed=29, return_params=True)
+    assert d["luma_flip"].item()
+    eye = torch.eye(4, dtype=torch.float64)
+    v = torch.ones(3, dtype=torch.float64) / math.sqrt(3)
+    cross = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=torch.float64) / math.sqrt(3)
+    bright, contrast, luma, hue, saturation = (eye.clone() for _ in range(5))
+    bright[:3, 3] = d["brightness"]
+    contrast[:3, :3] *= d["contrast"]
+    luma[:3, :3] -= 2 * torch.outer(v, v)
+    hue[:3, :3] = torch.linalg.matrix_exp(cross * math.radians(d["hue"].item()))
+    saturation[:3, :3] = torch.outer(v, v) + (eye[:3, :3] - torch.outer(v, v)) * d["saturation"]
+    product = saturation @ hue @ luma @ contrast @ bright
+    assert torch.allclose(product[:3], d["color"][0], atol=1e-6)
+    y = ops.ada_augment(torch.full((1, 1, 1, 1), 0.5), "ada-color", seed=29)
+    grey = product[:3] @ torch.tensor([0.5, 0.5, 0.5, 1], dtype=torch.float64)
+    assert abs(y.item() - grey.mean()) < 1e-6
