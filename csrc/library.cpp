@@ -18,6 +18,10 @@ void define(torch::stable::detail::StableLibrary& m, const std::string& name,
 }  // namespace
 
 STABLE_TORCH_LIBRARY(ganops, m) {
+  // y = C T(x), ADA's geometry and colour of each sample, and its adjoint; color (B, C, C + 1)
+  define(m, "ada", "(Tensor x, Tensor maps, Tensor? color) -> Tensor");
+  define(m, "ada_grad", "(Tensor dy, Tensor maps, Tensor? color) -> Tensor");
+
   // y = clamp(gain * act(x + b)); ref is y if from_output, else x
   define(m, "bias_act",
          "(Tensor x, Tensor? b, int dim, int act, float alpha, float gain, float clamp)"

@@ -1,5 +1,6 @@
 """The ops: drop-in functions, each with a plain PyTorch reference, native and Triton kernels."""
 
+from .ada import AdaPolicy, ada_augment
 from .bias_act import bias_act
 from .consistency import (
     ConsistencyScores,
@@ -35,7 +36,9 @@ from .upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample
 
 __all__ = [
     "ConsistencyScores",
+    "AdaPolicy",
     "abs",
+    "ada_augment",
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
     "avg_pool2d",

@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "ada/ada_math.h"
 #include "bias_act/bias_act_math.h"
 #include "common/numeric.h"
 #include "consistency/consistency_math.h"
@@ -120,9 +121,18 @@ void bind_spectral(py::module_& m) {
   });
 }
 
+// (first pixel, its seven taps) of the point at s.
+template <class T>
+py::tuple ada_point(int64_t s, const Array<T>&) {
+  Array<T> taps(7);
+  for (int t = 0; t < 7; ++t) taps.mutable_data()[t] = ada_tap<T>(s, t);
+  return py::make_tuple(ada_first(s), taps);
+}
+
 template <class T>
 void bind_formulas(py::module_& m) {
   bind_spectral<T>(m);
+  m.def("ada_point", &ada_point<T>);
   m.def("norm_second", &norm_second<T>);
   bind_numeric<T>(m);
   bind_act<T, Act::linear>(m, "linear");
@@ -164,6 +174,8 @@ py::tuple words(const Words& w) { return py::make_tuple(w.w[0], w.w[1], w.w[2], 
 PYBIND11_MODULE(ganops_harness, m) {
   bind_formulas<double>(m);
   bind_formulas<float>(m);
+
+  m.def("ada_reflect", &ada_reflect);
 
   // Half formats as their 16 bits.
   m.def("half_to_float", [](const Array<uint16_t>& x) {

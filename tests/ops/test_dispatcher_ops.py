@@ -53,8 +53,18 @@ def arguments(op, make, device):
               for u, w, dim in ((ones[0], ones[2], 0), (ones[1], ones[3], 1))]  # fmt: skip
     pairs, others = (make(4, 3, 5).to(device).requires_grad_() for _ in range(2))
     each = torch.tensor([0.7, -1.3], dtype=torch.float64, device=device, requires_grad=True)
-    images = make(2, 2, 3, 4).to(device).requires_grad_()
+    planes = make(2, 2, 3, 4).to(device).requires_grad_()
+    images = [make(*shape).to(device).requires_grad_() for shape in ((2, 3, 2, 3), (2, 1, 3, 2))]
+    colors = [torch.randn(2, c, c + 1, dtype=torch.float64, device=device) for c in (3, 1)]
+    one = 1 << 32  # a resampled sample, and a flipped one
+    maps = torch.tensor(
+        [[one, one // 3, 99, -one // 3, one, -(3 << 30), 1], [-one, 0, 2 * one, 0, one, one, 0]],
+        device=device,
+    )
+    ada = [(images[0], maps, colors[0]), (images[1], maps, colors[1]), (images[1], maps, None)]
     return {
+        "ada": ada,
+        "ada_grad": ada,
         "consistency": [(pairs, None, 0.5, False), (pairs, others, 1.5, True)],
         "consistency_grad": [(go, pairs, 0.5), (each, pairs, 1.5)],
         "norm_grad2": [
@@ -80,8 +90,8 @@ def arguments(op, make, device):
         "spectral_norm_grad": [(layers[0], *layers, norms[:1].repeat(2), dim)
                                for layers, dim in normed],
         "upfirdn2d": [
-            (images, third, 2, 1, 1, 2, 1, 3, 7, 3, False, 0.5),
-            (images, third.outer(w5), 1, 3, 2, 1, 2, 1, 2, 8, True, 2.0),
+            (planes, third, 2, 1, 1, 2, 1, 3, 7, 3, False, 0.5),
+            (planes, third.outer(w5), 1, 3, 2, 1, 2, 1, 2, 8, True, 2.0),
         ],
         "philox": [(torch.empty(0, device=device), 7, -3, 5, 2, kind) for kind in range(3)],
     }[op]  # fmt: skip
@@ -122,6 +132,8 @@ def all_tensors(results):
 def test_opcheck(backend, op, layout):
     if backend == ("triton", "cpu") and layout in ("swapped", "sliced"):
         pytest.skip("compact and permuted do, where interpreting each takes a second")
+    if backend == ("triton", "cpu") and op.startswith("ada"):
+        pytest.skip("interpreting takes minutes; test_ada does it once")
     found = getattr(torch.ops.ganops, op + backend.suffix)
     for args in arguments(op, LAYOUTS[layout], backend.device):
         plain = each_tensor(torch.Tensor.detach, args)
@@ -133,6 +145,8 @@ def test_opcheck(backend, op, layout):
 @pytest.mark.parametrize("op", OPS)
 def test_fakes_agree_in_strides(backend, op, layout):
     """opcheck compares strides up to its own taste; here they are equal."""
+    if backend == ("triton", "cpu") and op.startswith("ada"):
+        pytest.skip("interpreting takes minutes; test_ada does it once")
     found = getattr(torch.ops.ganops, op + backend.suffix).kernel
     for args in arguments(op, LAYOUTS[layout], backend.device):
         plain = each_tensor(torch.Tensor.detach, args)

@@ -1,0 +1,31 @@
+// What both libraries check of ada's arguments.
+#pragma once
+
+#include "../common/tensors.h"
+#include "ada_math.h"
+
+namespace ganops {
+
+constexpr int64_t kAdaMostSide = 32768;
+
+inline void check_ada(const Tensor& x, const Tensor& maps, const std::optional<Tensor>& color) {
+  STD_TORCH_CHECK(x.dim() == 4, "ada: expected x of shape (B, C, H, W)");
+  const int64_t channels = x.size(1);
+  STD_TORCH_CHECK(x.size(2) <= kAdaMostSide && x.size(3) <= kAdaMostSide,
+                  "ada: expected sides up to ", kAdaMostSide);
+  STD_TORCH_CHECK(maps.scalar_type() == ScalarType::Long && maps.dim() == 2 &&
+                      maps.size(0) == x.size(0) && maps.size(1) == kAdaMap,
+                  "ada: expected maps of shape (B, 7), int64");
+  if (!color.has_value()) return;
+  STD_TORCH_CHECK(channels == 1 || channels == 3, "ada: expected 1 or 3 channels with color");
+  STD_TORCH_CHECK(color->dim() == 3 && color->size(0) == x.size(0) && color->size(1) == channels &&
+                      color->size(2) == channels + 1 &&
+                      color->scalar_type() == reduced_dtype(x.scalar_type()),
+                  "ada: expected color of shape (B, C, C + 1) in the dtype of computation");
+}
+
+inline Tensor new_contiguous(const Tensor& x) {
+  return torch::stable::new_empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)});
+}
+
+}  // namespace ganops
