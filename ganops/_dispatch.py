@@ -25,6 +25,7 @@ FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 # What `auto` prefers on each device, best first. Both CUDA columns await a measurement on a GPU.
 AUTO: dict[str, dict[str, tuple[str, ...]]] = {
+    "augment": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "bias_act": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "gradient_penalty": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "norm": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},

@@ -1,5 +1,6 @@
 """The ops: drop-in functions, each with a plain PyTorch reference, native and Triton kernels."""
 
+from .augment import AugmentPolicy, augment, consistency_pair
 from .bias_act import bias_act
 from .conv import conv2d, conv_transpose2d, linear
 from .gradient_penalty import (
@@ -23,12 +24,15 @@ from .smooth import elu, gelu, hardswish, mish, selu, sigmoid, silu, softplus, t
 from .spectral_norm import spectral_norm_weights
 
 __all__ = [
+    "AugmentPolicy",
     "abs",
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
+    "augment",
     "avg_pool2d",
     "batch_norm",
     "bias_act",
+    "consistency_pair",
     "conv2d",
     "conv_transpose2d",
     "dragan_penalty",
