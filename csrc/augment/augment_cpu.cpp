@@ -1,110 +1,11 @@
 // augment on the CPU: a band of rows at a time, so that the second reading of an image (its shifted
 // rows, after the original's) finds it in the cache.
 #include "../common/results.h"
+#include "augment_adjoint.h"
 #include "augment_layout.h"
-#include "augment_rows.h"
 
 namespace ganops {
 namespace {
-
-constexpr int64_t kBandElements = 16384;
-
-struct Task {
-  AugmentShape shape;
-  int flags;
-  bool pair, linear, stream;
-  uint64_t seed, offset;
-
-  bool reflect() const { return flags & kReflect; }
-  // Rows: `planes` of them make a row of pixels, each of width * group elements.
-  int64_t group() const { return shape.channels_last ? shape.channels : 1; }
-  int64_t planes() const { return shape.channels_last ? 1 : shape.channels; }
-  int64_t row() const { return shape.width * group(); }
-  int64_t plane() const { return shape.height * row(); }
-};
-
-// Calls f(sample, first row, last row) for bands of rows, on all threads.
-template <class F>
-void for_bands(const Task& t, const F& f) {
-  const int64_t width = std::max<int64_t>(t.row() * t.planes(), 1);
-  const int64_t rows = std::max<int64_t>(1, kBandElements / width);
-  const int64_t bands = ceil_div(t.shape.height, rows);
-  parallel_units(t.shape.batch * bands, rows * width, [&](int64_t first, int64_t last) {
-    for (int64_t u = first; u < last; ++u) {
-      const int64_t h = u % bands * rows;
-      f(u / bands, h, std::min(h + rows, t.shape.height));
-    }
-    if (t.stream) stream_fence();
-  });
-}
-
-template <class C>
-std::vector<AugmentSample<C>> samples(const Task& t, const float* params) {
-  std::vector<AugmentSample<C>> s;
-  s.reserve(t.shape.batch);
-  for (int64_t b = 0; b < t.shape.batch; ++b) {
-    s.push_back(augment_sample<C>(params + b * kAugmentColumns, t.shape.height, t.shape.width,
-                                  t.flags, t.linear));
-  }
-  return s;
-}
-
-template <class T, class C>
-C image_mean(const T* x, int64_t n, C* buffer, const C* ones) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; i += kBlock) {
-    const int64_t count = std::min(kBlock, n - i);
-    if constexpr (std::is_same_v<T, uint8_t>) {
-      sum += double(sum_block(x + i, count));
-    } else {
-      widen_block(x + i, buffer, count);
-      sum += dot_block(buffer, ones, count);
-    }
-  }
-  return C(std::is_same_v<T, uint8_t> ? sum / (127.5 * double(n)) - 1 : sum / double(n));
-}
-
-// Adds what mean_image contributes to every pixel: mean(b) is its mean for sample b.
-template <class C, class F>
-void add_means(const Task& t, std::vector<AugmentSample<C>>& s, const F& mean) {
-  if (!(t.flags & kContrast)) return;
-  parallel_units(t.shape.batch, t.shape.image(), [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b) {
-      if (s[b].whole != C(0)) s[b].add += s[b].whole * mean(b);
-    }
-  });
-}
-
-template <class C>
-bool colours(const AugmentSample<C>& s) {
-  return s.scale != C(1) || s.mix != C(0) || s.add != C(0);
-}
-
-template <class C>
-void add_noise(const Task& t, const AugmentSample<C>& s, int64_t sample, int64_t h, C* f) {
-  const int64_t width = t.shape.width;
-  float normals[kBlock];
-  for (int64_t c = 0; c < t.shape.channels; ++c) {
-    const int64_t first = (c * t.shape.height + h) * width, end = first + width;
-    C* const out = f + (t.group() > 1 ? c : c * width);
-    for (int64_t e = first; e < end;) {
-      const int64_t count = std::min(ceil_div(end, 4) - e / 4, kBlock / 4);
-      const int64_t stop = std::min((e / 4 + count) * 4, end);
-      normal_blocks(t.seed, t.offset + uint64_t(sample), e / 4, count, normals);
-      for (int64_t k = e; k < stop; ++k) {
-        out[(k - first) * t.group()] += s.sigma * C(normals[k - e / 4 * 4]);
-      }
-      e = stop;
-    }
-  }
-}
-
-template <class C>
-void zero_pixels(const Task& t, C* f, int64_t begin, int64_t end) {
-  for (int64_t p = 0; p < t.planes() && begin < end; ++p) {
-    std::fill_n(f + p * t.row() + begin * t.group(), (end - begin) * t.group(), C(0));
-  }
-}
 
 template <class In, class Out, class C>
 struct Forward {
@@ -113,8 +14,11 @@ struct Forward {
   std::vector<In> gathered;
 
   explicit Forward(const Task& task)
-      : t(task), f(t.row() * t.planes()), source(f.size()),
-        sums(std::max<int64_t>(t.row(), kBlock)), gathered(t.row()) {}
+      : t(task),
+        f(t.row() * t.planes()),
+        source(f.size()),
+        sums(std::max<int64_t>(t.row(), kBlock)),
+        gathered(t.row()) {}
 
   // The planes of one row, widened and coloured: from `get`, one plane at a time.
   template <class Get>
@@ -201,97 +105,6 @@ void forward(const Task& t, const In* x, const float* params, Out* out) {
   });
 }
 
-// How much of each output position of an axis reads inside the image.
-template <class C>
-C inside_weight(int64_t w, int64_t shift, C fraction, int64_t side, bool reflect) {
-  const bool first = augment_source(w, shift, side, reflect) >= 0;
-  const bool second = augment_source(w, shift + 1, side, reflect) >= 0;
-  return (first ? C(1) - fraction : C(0)) + (second ? fraction : C(0));
-}
-
-// Rows of dx from the rows of dy that read them.
-template <class T, class Out, class C>
-struct Adjoint {
-  const Task& t;
-  std::vector<C> f, row, sums;
-
-  explicit Adjoint(const Task& task)
-      : t(task), f(t.row() * t.planes()), row(t.row()), sums(t.row()) {}
-
-  // Row h of dy, zero where it was cut out.
-  const C* read(const T* dy, const AugmentSample<C>& s, int64_t p, int64_t h) {
-    widen_block(dy + p * t.plane() + h * t.row(), row.data(), t.row());
-    if (h >= s.top && h < s.bottom && s.left < s.right) {
-      std::fill_n(row.data() + s.left * t.group(), (s.right - s.left) * t.group(), C(0));
-    }
-    return row.data();
-  }
-
-  C mean(const T* dy, const AugmentSample<C>& s) {
-    const int64_t n = t.row();
-    for (int64_t i = 0; i < n; ++i) {
-      sums[i] = inside_weight(i / t.group(), s.ix, s.fx, t.shape.width, t.reflect());
-    }
-    double total = 0;
-    for (int64_t h = 0; h < t.shape.height; ++h) {
-      const C weight = inside_weight(h, s.iy, s.fy, t.shape.height, t.reflect());
-      for (int64_t p = 0; weight != C(0) && p < t.planes(); ++p) {
-        const C* const d = read(dy, s, p, h);
-        for (int64_t i = 0; i < n; i += kBlock) {
-          total += weight * dot_block(d + i, sums.data() + i, std::min(kBlock, n - i));
-        }
-      }
-    }
-    return C(total / double(t.shape.image()));
-  }
-
-  void write(const T* dy, const T* plain, const AugmentSample<C>& s, int64_t r, Out* dx) {
-    const int64_t n = t.row(), height = t.shape.height;
-    std::fill(f.begin(), f.end(), C(0));
-    for (int tap = 0; tap < 6; ++tap) {
-      const C wy = tap < 3 ? C(1) - s.fy : s.fy;
-      const int64_t h = augment_reader(r, s.iy + tap / 3, height, t.reflect(), tap % 3);
-      if (wy == C(0) || h < 0) continue;
-      for (int64_t p = 0; p < t.planes(); ++p) {
-        const C* const d = read(dy, s, p, h);
-        for (int tap_x = 0; tap_x < 2; ++tap_x) {
-          const C weight = wy * (tap_x == 0 ? C(1) - s.fx : s.fx);
-          if (weight == C(0)) continue;
-          const Runs runs = row_runs(s.ix + tap_x, t.shape.width, t.reflect(), s.flip);
-          add_scattered(d, f.data() + p * n, runs, t.group(), weight);
-        }
-      }
-    }
-    if (colours(s)) {
-      colour_rows(f.data(), sums.data(), t.planes(), n, t.group(), s.scale, s.mix, s.add);
-    }
-    for (int64_t p = 0; p < t.planes(); ++p) {
-      const int64_t at = p * t.plane() + r * n;
-      if (plain != nullptr) {
-        widen_block(plain + at, row.data(), n);
-        axpy(row.data(), f.data() + p * n, C(1), n, true);
-      }
-      store_row(f.data() + p * n, dx + at, n, t.stream);
-    }
-  }
-};
-
-template <class T, class Out, class C>
-void adjoint(const Task& t, const T* dy, const float* params, Out* dx) {
-  const int64_t image = t.shape.image(), skip = t.pair ? t.shape.batch * image : 0;
-  std::vector<AugmentSample<C>> s = samples<C>(t, params);
-  add_means(t, s, [&](int64_t b) {
-    return Adjoint<T, Out, C>(t).mean(dy + skip + b * image, s[b]);
-  });
-  for_bands(t, [&](int64_t b, int64_t first, int64_t last) {
-    Adjoint<T, Out, C> work(t);
-    const T* const plain = t.pair ? dy + b * image : nullptr;
-    for (int64_t r = first; r < last; ++r) {
-      work.write(dy + skip + b * image, plain, s[b], r, dx + b * image);
-    }
-  });
-}
-
 // Calls f(In{}, Out{}, C{}): float64 stays float64, all else is computed in float.
 template <class F>
 void dispatch_types(ScalarType in, ScalarType out, const F& f) {
@@ -316,8 +129,8 @@ Tensor augment_params_cpu(Tensor like, int64_t n, int64_t seed, int64_t offset, 
                           double brightness, double saturation, double contrast, double noise) {
   const AugmentPlan plan = augment_plan(height, width, flip, gate, shift_y, shift_x, cut_y, cut_x,
                                         sub_y, sub_x, brightness, saturation, contrast, noise);
-  Tensor params = torch::stable::new_empty(like, {n, kAugmentColumns},
-                                           std::make_optional(ScalarType::Float));
+  Tensor params =
+      torch::stable::new_empty(like, {n, kAugmentColumns}, std::make_optional(ScalarType::Float));
   float* const rows = mutable_data<float>(params);
   for (int64_t i = 0; i < n; ++i) {
     augment_draw(uint64_t(seed), uint64_t(offset + i), plan, rows + i * kAugmentColumns);

@@ -1,17 +1,10 @@
 // The images as the kernels see them, and the tensors they come in.
 #pragma once
 
-#include "../common/cuda_launch.h"
 #include "../common/tensors.h"
 #include "augment_math.h"
 
 namespace ganops {
-
-struct AugmentShape {
-  int64_t batch, channels, height, width;
-  bool channels_last;
-  int64_t image() const { return channels * height * width; }
-};
 
 // Twin of is_channels_last in reference.py.
 inline bool is_channels_last(const Tensor& x) {
@@ -32,11 +25,10 @@ inline Tensor in_image_order(const Tensor& x) {
 inline AugmentShape augment_shape(const Tensor& x, const Tensor& params, bool pair_of_x) {
   STD_TORCH_CHECK(x.dim() == 4 && (!pair_of_x || x.size(0) % 2 == 0), "augment: bad images");
   const int64_t batch = x.size(0) / (pair_of_x ? 2 : 1);
-  STD_TORCH_CHECK(params.dim() == 2 && params.size(0) == batch &&
-                      params.size(1) == kAugmentColumns && params.is_contiguous() &&
-                      params.scalar_type() == ScalarType::Float,
-                  "augment: expected params of shape (", batch, ", ", kAugmentColumns,
-                  "), contiguous float32");
+  STD_TORCH_CHECK(
+      params.dim() == 2 && params.size(0) == batch && params.size(1) == kAugmentColumns &&
+          params.is_contiguous() && params.scalar_type() == ScalarType::Float,
+      "augment: expected params of shape (", batch, ", ", kAugmentColumns, "), contiguous float32");
   return {batch, x.size(1), x.size(2), x.size(3), is_channels_last(x)};
 }
 
@@ -59,11 +51,20 @@ inline AugmentPlan augment_plan(int64_t height, int64_t width, int64_t flip, int
                                 int64_t shift_y, int64_t shift_x, int64_t cut_y, int64_t cut_x,
                                 double sub_y, double sub_x, double brightness, double saturation,
                                 double contrast, double noise) {
-  return {height,       width,        flip,
-          gate,         shift_y,      shift_x,
-          cut_y,        cut_x,        float(sub_y),
-          float(sub_x), float(brightness), float(saturation),
-          float(contrast), float(noise)};
+  return {height,
+          width,
+          flip,
+          gate,
+          shift_y,
+          shift_x,
+          cut_y,
+          cut_x,
+          float(sub_y),
+          float(sub_x),
+          float(brightness),
+          float(saturation),
+          float(contrast),
+          float(noise)};
 }
 
 }  // namespace ganops

@@ -35,6 +35,12 @@ enum AugmentFlag : int {
   kNoise = 16,
 };
 
+struct AugmentShape {
+  int64_t batch, channels, height, width;
+  bool channels_last;
+  GANOPS_HD int64_t image() const { return channels * height * width; }
+};
+
 struct AugmentPlan {
   int64_t height, width, flip, gate, shift_y, shift_x, cut_y, cut_x;
   float sub_y, sub_x, brightness, saturation, contrast, noise;
@@ -116,9 +122,9 @@ GANOPS_HD GANOPS_INLINE int64_t augment_reader(int64_t r, int64_t i, int64_t sid
 template <class C>
 struct AugmentSample {
   bool flip;
-  int64_t iy, ix;            // whole part of the shift
-  C fy, fx;                  // the rest, in [0, 1)
-  C scale, mix, add, whole;  // A, M, b, 1 - k
+  int64_t iy, ix;                    // whole part of the shift
+  C fy, fx;                          // the rest, in [0, 1)
+  C scale, mix, add, whole;          // A, M, b, 1 - k
   int64_t top, bottom, left, right;  // the cutout, within the image
   C sigma;
 };

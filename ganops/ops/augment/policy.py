@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import struct
 from dataclasses import dataclass
@@ -137,6 +138,7 @@ class AugmentPolicy:
         """The inverse of `to_yaml`; needs pyyaml."""
         return cls.from_dict(_yaml("reading").safe_load(text))
 
+    @functools.lru_cache(maxsize=256)  # noqa: B019  (policies are few)
     def plan(self, height: int, width: int) -> Plan:
         """This policy for images of one size.
 
