@@ -48,6 +48,8 @@ def arguments(op, make, device):
     rstd, w5 = norms.detach().rsqrt().repeat(15), torch.randn(5, dtype=torch.float64, device=device)
     third = torch.randn(3, dtype=torch.float64, device=device)
     grad2 = (v, y, x)
+    row = [1.0, 0.0, 1.0, 0.2, 0.7, 1.2, 0.0, 1.0, 1.0, 2.0, 0.1]  # of augment's parameters
+    drawn = torch.tensor([row, row], device=device)
     return {
         "norm_grad2": [
             (*grad2, rstd[:6], rstd[:6], w5, None, None, 5, 0, True),
@@ -55,6 +57,12 @@ def arguments(op, make, device):
             (*grad2, rstd[:3], rstd[:3], b, None, third, 3, 2, False),
             (*grad2, rstd[:10], rstd[:10], w5, w5, w5, 5, 3, True),
         ],
+        "augment_params": [(x.detach(), 3, -5, 7, 8, 9, 2**23, 2**24, 1, 2, 3, 4, 0.0, 0.0,
+                            0.5, 1.0, 0.5, 0.1)],
+        "augment": [(x.detach()[:, :, None].requires_grad_(), drawn, 1, 2, flags, 1, pair, linear)
+                    for flags, pair, linear in ((29, True, False), (14, False, True))],
+        "augment_grad": [(x.detach()[:, :, None].requires_grad_(), drawn[: 2 - pair], flags, 1, pair)
+                         for flags, pair in ((29, True), (14, False))],
         "bias_act": [(x, b, *swish), (x, None, *lrelu)],
         "bias_act_grad": [
             (v, x, b, *swish, False, True), (v, x, None, *lrelu, True, False),
@@ -81,7 +89,7 @@ LAST_ORDER = {
 
 
 def test_the_list_of_ops_is_not_empty():
-    assert len(OPS) == 10
+    assert len(OPS) == 13
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

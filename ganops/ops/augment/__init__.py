@@ -12,7 +12,7 @@ from .._autograd import differentiable, kernel
 from ..philox import _signed, seed_from
 from . import reference
 from .autograd import DTYPES, Augment, Spec
-from .policy import PRESETS, AugmentPolicy, Plan, resolve
+from .policy import PRESETS, AugmentPolicy, Plan, planned, resolve
 
 __all__ = ["PRESETS", "AugmentPolicy", "augment", "consistency_pair"]
 
@@ -146,7 +146,8 @@ def _run(
         raise TypeError(f"{name}: expected generator as a torch.Generator, got {generator!r}")
     seed = seed_from(generator) if seed is None else _signed(seed, "seed")
     offset = _checked_offset(name, offset, x.shape[0])
-    plan = policy.plan(x.shape[2], x.shape[3])
+    make_plan = AugmentPolicy.plan if torch.compiler.is_compiling() else planned
+    plan = make_plan(policy, x.shape[2], x.shape[3])
     impl = _dispatch.choose("augment", impl, x.device, out_dtype)
     flags = _flags(policy, x.shape[1])
     if impl == "reference":

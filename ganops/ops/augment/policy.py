@@ -138,7 +138,6 @@ class AugmentPolicy:
         """The inverse of `to_yaml`; needs pyyaml."""
         return cls.from_dict(_yaml("reading").safe_load(text))
 
-    @functools.lru_cache(maxsize=256)  # noqa: B019  (policies are few)
     def plan(self, height: int, width: int) -> Plan:
         """This policy for images of one size.
 
@@ -159,6 +158,12 @@ class AugmentPolicy:
         cuts = [int(side * self.cutout + 0.5) for side in (height, width)]
         floats = (*subs, self.brightness, self.saturation, self.contrast, self.noise)
         return Plan(height, width, flip, gate, *shifts, *cuts, *map(_float32, floats))
+
+
+@functools.lru_cache(maxsize=256)
+def planned(policy: AugmentPolicy, height: int, width: int) -> Plan:
+    """`policy.plan`, remembered: it takes as long as drawing the numbers."""
+    return policy.plan(height, width)
 
 
 _NUMBERS = [f.name for f in dataclasses.fields(AugmentPolicy) if f.type == "float"]
@@ -211,7 +216,7 @@ def resolve(policy: str | AugmentPolicy) -> AugmentPolicy:
 def _float32(value: float) -> float:
     """As the kernels hold it, so that every implementation starts from one number."""
     try:
-        return float(struct.unpack("f", struct.pack("f", value))[0])
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
     except OverflowError:
         raise ValueError(f"augment: expected a strength that float32 holds, got {value}") from None
 

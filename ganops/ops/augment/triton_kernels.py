@@ -20,7 +20,7 @@ from .triton_pixels import (
     tap_weight, uniform,
 )  # fmt: skip
 
-BLOCK = 256
+BLOCK = 128
 SUM_BLOCK = 1024
 
 

@@ -44,10 +44,11 @@ def happens(word, gate):
 def load(pointer, at, mask, DOUBLE: tl.constexpr, BYTES: tl.constexpr):
     v = tl.load(pointer + at, mask=mask, other=0)
     if DOUBLE:
-        return v.to(tl.float64)
-    v = v.to(tl.float32)
-    if BYTES:  # v / 127.5 - 1, as unit_from_byte does it
-        v = v * 0.0078432559967041015625 + v * -1.1874180216864261e-07 - 1.0
+        v = v.to(tl.float64)
+    else:
+        v = v.to(tl.float32)
+        if BYTES:  # v / 127.5 - 1, as unit_from_byte does it
+            v = v * 0.0078432559967041015625 + v * -1.1874180216864261e-07 - 1.0
     return v
 
 
@@ -62,15 +63,12 @@ def source(w, i, side, REFLECT: tl.constexpr):
 
 
 @triton.jit
-def reader(r, i, side, K: tl.constexpr):
-    """Candidate K of the output positions that read position r; -1: none."""
-    if K == 0:
-        w = r - i
-    elif K == 1:
-        w = tl.where(r == 0, -1, -r - i)
-    else:
-        w = tl.where(r == side - 1, -1, 2 * (side - 1) - r - i)
-    return tl.where((w >= 0) & (w < side), w, -1)
+def reader(r, i, side, k):
+    """Candidate k = 0, 1, 2 of the output positions that read position r; -1: none."""
+    last = side - 1
+    w = tl.where(k == 0, r, tl.where(k == 1, -r, 2 * last - r)) - i
+    once = (k == 0) | ((k == 1) & (r != 0)) | ((k == 2) & (r != last))
+    return tl.where(once & (w >= 0) & (w < side), w, -1)
 
 
 @triton.jit
@@ -125,11 +123,13 @@ def gathered(dy, params, b, r, q, mask, height, width, iy, fy, ix, fx, pixel_str
     TAPS: tl.constexpr = 2 if FLAGS & 2 else 1
     READERS: tl.constexpr = 3 if FLAGS & 1 else 1
     total = zero
-    for y in tl.static_range(TAPS * READERS):
+    # Loops at run time: unrolled, 36 readers take all registers there are.
+    for y in range(TAPS * READERS):
         h = reader(r, iy + y // READERS, height, y % READERS)
-        for x in tl.static_range(TAPS * READERS):
+        wy = tl.where(y < READERS, 1 - fy, fy)
+        for x in range(TAPS * READERS):
             w = reader(q, ix + x // READERS, width, x % READERS)
-            weight = zero + tap_weight(fy, y // READERS) * tap_weight(fx, x // READERS)
+            weight = zero + wy * tl.where(x < READERS, 1 - fx, fx)
             reads = mask & (h >= 0) & (w >= 0) & (weight != 0) & (is_cut(params, b, h, w) == 0)
             v = load(dy, (h * width + w).to(tl.int64) * pixel_stride, reads, DOUBLE, False)
             total += tl.where(reads, weight * v, 0.0)
