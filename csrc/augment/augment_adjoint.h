@@ -23,12 +23,15 @@ struct Adjoint {
   explicit Adjoint(const Task& task)
       : t(task), f(t.row() * t.planes()), row(t.row()), sums(t.row()) {}
 
-  // Row h of dy, zero where it was cut out.
+  // Row h of dy, zero where it was cut out; its own memory where that will do.
   const C* read(const T* dy, const AugmentSample<C>& s, int64_t p, int64_t h) {
-    widen_block(dy + p * t.plane() + h * t.row(), row.data(), t.row());
-    if (h >= s.top && h < s.bottom && s.left < s.right) {
-      std::fill_n(row.data() + s.left * t.group(), (s.right - s.left) * t.group(), C(0));
+    const T* const from = dy + p * t.plane() + h * t.row();
+    const bool cut = h >= s.top && h < s.bottom && s.left < s.right;
+    if constexpr (std::is_same_v<T, C>) {
+      if (!cut) return from;
     }
+    widen_block(from, row.data(), t.row());
+    if (cut) std::fill_n(row.data() + s.left * t.group(), (s.right - s.left) * t.group(), C(0));
     return row.data();
   }
 
@@ -50,34 +53,42 @@ struct Adjoint {
     return C(total / double(t.shape.image()));
   }
 
-  void write(const T* dy, const T* plain, const AugmentSample<C>& s, int64_t r, Out* dx) {
-    const int64_t n = t.row(), height = t.shape.height;
-    std::fill(f.begin(), f.end(), C(0));
+  // Row r of planes [first, last).
+  void write(const T* dy, const T* plain, const AugmentSample<C>& s, int64_t r, int64_t first,
+             int64_t last, Out* dx) {
+    const int64_t n = t.row(), height = t.shape.height, start = first * t.plane() + r * n;
+    const bool coloured = colours(s);
+    const auto each = [&](const auto& g) {
+      for (int64_t p = first; p < last; ++p) g(f.data() + (p - first) * n, p);
+    };
+    each([&](C* to, int64_t p) {
+      const bool add = plain != nullptr && !coloured;
+      add ? widen_block(plain + p * t.plane() + r * n, to, n) : void(std::fill_n(to, n, C(0)));
+    });
     for (int tap = 0; tap < 6; ++tap) {
       const C wy = tap < 3 ? C(1) - s.fy : s.fy;
       const int64_t h = augment_reader(r, s.iy + tap / 3, height, t.reflect(), tap % 3);
       if (wy == C(0) || h < 0) continue;
-      for (int64_t p = 0; p < t.planes(); ++p) {
-        const C* const d = read(dy, s, p, h);
-        for (int tap_x = 0; tap_x < 2; ++tap_x) {
-          const C weight = wy * (tap_x == 0 ? C(1) - s.fx : s.fx);
-          if (weight == C(0)) continue;
-          const Runs runs = row_runs(s.ix + tap_x, t.shape.width, t.reflect(), s.flip);
-          add_scattered(d, f.data() + p * n, runs, t.group(), weight);
-        }
+      for (int tap_x = 0; tap_x < 2; ++tap_x) {
+        const C weight = wy * (tap_x == 0 ? C(1) - s.fx : s.fx);
+        if (weight == C(0)) continue;
+        const Runs runs = row_runs(s.ix + tap_x, t.shape.width, t.reflect(), s.flip);
+        each([&](C* to, int64_t p) {
+          add_scattered(read(dy, s, p, h), to, runs, t.group(), weight);
+        });
       }
     }
-    if (colours(s)) {
-      colour_rows(f.data(), sums.data(), t.planes(), n, t.group(), s.scale, s.mix, s.add);
+    if (coloured) {
+      colour_rows(f.data(), sums.data(), last - first, n, t.group(), s.scale, s.mix, s.add);
     }
-    for (int64_t p = 0; p < t.planes(); ++p) {
-      const int64_t at = p * t.plane() + r * n;
-      if (plain != nullptr) {
+    each([&](C* to, int64_t p) {
+      const int64_t at = start + (p - first) * t.plane();
+      if (plain != nullptr && coloured) {
         widen_block(plain + at, row.data(), n);
-        axpy(row.data(), f.data() + p * n, C(1), n, true);
+        axpy(row.data(), to, C(1), n, true);
       }
-      store_row(f.data() + p * n, dx + at, n, t.stream);
-    }
+      store_row(to, dx + at, n, t.stream);
+    });
   }
 };
 
@@ -90,9 +101,11 @@ void adjoint(const Task& t, const T* dy, const float* params, Out* dx) {
   for_bands(t, [&](int64_t b, int64_t first, int64_t last) {
     Adjoint<T, Out, C> work(t);
     const T* const plain = t.pair ? dy + b * image : nullptr;
-    for (int64_t r = first; r < last; ++r) {
-      work.write(dy + skip + b * image, plain, s[b], r, dx + b * image);
-    }
+    for_planes(t, s[b], [&](int64_t plane, int64_t end) {
+      for (int64_t r = first; r < last; ++r) {
+        work.write(dy + skip + b * image, plain, s[b], r, plane, end, dx + b * image);
+      }
+    });
   });
 }
 

@@ -12,6 +12,7 @@ struct Forward {
   const Task& t;
   std::vector<C> f, source, sums;
   std::vector<In> gathered;
+  int64_t first = 0, last = 0;  // planes at work
 
   explicit Forward(const Task& task)
       : t(task),
@@ -24,9 +25,9 @@ struct Forward {
   template <class Get>
   void read(const AugmentSample<C>& s, std::vector<C>& to, const Get& get) {
     const int64_t n = t.row();
-    for (int64_t p = 0; p < t.planes(); ++p) widen_block(get(p), to.data() + p * n, n);
+    for (int64_t p = first; p < last; ++p) widen_block(get(p), to.data() + (p - first) * n, n);
     if (!colours(s)) return;
-    colour_rows(to.data(), sums.data(), t.planes(), n, t.group(), s.scale, s.mix, s.add);
+    colour_rows(to.data(), sums.data(), last - first, n, t.group(), s.scale, s.mix, s.add);
   }
 
   void row(const In* x, const AugmentSample<C>& s, int64_t sample, int64_t h, Out* out) {
@@ -43,7 +44,7 @@ struct Forward {
     const bool plain = !between && r >= 0 && runs.low == 0 && runs.high == width &&
                        !(cut && s.left < s.right) && s.sigma == C(0) && !colours(s);
     if (plain) {
-      for (int64_t p = 0; p < t.planes(); ++p) {
+      for (int64_t p = first; p < last; ++p) {
         convert_run(whole(p), out + p * t.plane() + h * n, n, t.stream, sums.data());
       }
       return;
@@ -54,13 +55,13 @@ struct Forward {
       std::fill(f.begin(), f.end(), C(0));
     } else {
       read(s, f, whole);
-      zero_pixels(t, f.data(), 0, runs.low);
-      zero_pixels(t, f.data(), runs.high, width);
+      zero_pixels(t, last - first, f.data(), 0, runs.low);
+      zero_pixels(t, last - first, f.data(), runs.high, width);
     }
     if (s.sigma != C(0)) add_noise(t, s, sample, h, f.data());
-    if (cut) zero_pixels(t, f.data(), s.left, s.right);
-    for (int64_t p = 0; p < t.planes(); ++p) {
-      store_row(f.data() + p * n, out + p * t.plane() + h * n, n, t.stream);
+    if (cut) zero_pixels(t, last - first, f.data(), s.left, s.right);
+    for (int64_t p = first; p < last; ++p) {
+      store_row(f.data() + (p - first) * n, out + p * t.plane() + h * n, n, t.stream);
     }
   }
 
@@ -77,8 +78,9 @@ struct Forward {
         const C weight = wy * (tap_x == 0 ? C(1) - s.fx : s.fx);
         if (weight == C(0)) continue;
         const Runs runs = row_runs(s.ix + tap_x, t.shape.width, t.reflect(), s.flip);
-        for (int64_t p = 0; p < t.planes(); ++p) {
-          add_gathered(source.data() + p * n, f.data() + p * n, runs, t.group(), weight);
+        for (int64_t p = first; p < last; ++p) {
+          add_gathered(source.data() + (p - first) * n, f.data() + (p - first) * n, runs, t.group(),
+                       weight);
         }
       }
     }
@@ -101,7 +103,12 @@ void forward(const Task& t, const In* x, const float* params, Out* out) {
       const int64_t at = b * image + p * t.plane() + first * t.row();
       convert_run(x + at, out + at, (last - first) * t.row(), t.stream, work.sums.data());
     }
-    for (int64_t h = first; h < last; ++h) work.row(x + b * image, s[b], b, h, changed + b * image);
+    for_planes(t, s[b], [&](int64_t plane, int64_t end) {
+      work.first = plane, work.last = end;
+      for (int64_t h = first; h < last; ++h) {
+        work.row(x + b * image, s[b], b, h, changed + b * image);
+      }
+    });
   });
 }
 

@@ -80,6 +80,14 @@ bool colours(const AugmentSample<C>& s) {
   return s.scale != C(1) || s.mix != C(0) || s.add != C(0);
 }
 
+// Calls f(first plane, last plane): all planes where channels mix in a pixel, else one at a time,
+// whose rows are then read and written in the order of memory (half the time, at 25 MB).
+template <class C, class F>
+void for_planes(const Task& t, const AugmentSample<C>& s, const F& f) {
+  const bool apart = s.mix == C(0) && s.sigma == C(0);
+  for (int64_t p = 0, step = apart ? 1 : t.planes(); p < t.planes(); p += step) f(p, p + step);
+}
+
 template <class C>
 void add_noise(const Task& t, const AugmentSample<C>& s, int64_t sample, int64_t h, C* f) {
   const int64_t width = t.shape.width;
@@ -100,8 +108,8 @@ void add_noise(const Task& t, const AugmentSample<C>& s, int64_t sample, int64_t
 }
 
 template <class C>
-void zero_pixels(const Task& t, C* f, int64_t begin, int64_t end) {
-  for (int64_t p = 0; p < t.planes() && begin < end; ++p) {
+void zero_pixels(const Task& t, int64_t planes, C* f, int64_t begin, int64_t end) {
+  for (int64_t p = 0; p < planes && begin < end; ++p) {
     std::fill_n(f + p * t.row() + begin * t.group(), (end - begin) * t.group(), C(0));
   }
 }
