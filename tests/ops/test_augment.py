@@ -58,8 +58,9 @@ def images(shape, dtype=torch.uint8, device="cpu", channels_last=False, seed=5):
 @both
 def test_equals_the_reference(backend, op, name, dtypes):
     interpreted = backend == ("triton", "cpu")
-    if interpreted and (op is ops.augment or name in ("diffaug", "beyond")):
-        pytest.skip("the pair, and the other policies, do")
+    some = name in ("cr", "everything") and dtypes in ("bytes-half", "float64", "bfloat16")
+    if interpreted and (op is ops.augment or not some):
+        pytest.skip("some pairs do, where interpreting each takes a second")
     dtype, out = DTYPES[dtypes]
     for k, shape in enumerate(SHAPES[:1] if interpreted else SHAPES):
         x = images(shape, dtype, backend.device, channels_last=k % 2 == 0)
@@ -76,6 +77,8 @@ def test_equals_the_reference(backend, op, name, dtypes):
 
 @pytest.mark.parametrize("layout", ["sliced", "permuted", "unaligned", "expanded"])
 def test_other_strides_are_copied(backend, layout):
+    if backend == ("triton", "cpu") and layout != "permuted":
+        pytest.skip("one does, where interpreting each takes a second")
     x = {
         "sliced": images((3, 3, 8, 18))[..., ::2],
         "permuted": images((3, 8, 9, 3)).permute(0, 3, 2, 1),
@@ -89,8 +92,8 @@ def test_other_strides_are_copied(backend, layout):
 @pytest.mark.parametrize("channels", range(1, 9))
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_every_number_of_channels(backend, channels, channels_last):
-    if backend == ("triton", "cpu") and channels not in (1, 2, 8):
-        pytest.skip("1, 2 and 8 do")
+    if backend == ("triton", "cpu") and channels not in (1, 4):
+        pytest.skip("1 and 4 do")
     x = images((2, channels, 6, 5), torch.float32, backend.device, channels_last)
     expected = ops.augment(x, EVERYTHING, seed=3, impl="reference")
     assert_near(ops.augment(x, EVERYTHING, seed=3, impl=backend.impl), expected, 2)
@@ -115,7 +118,7 @@ def test_the_second_half_is_augment(any_backend):
 
 def test_cr_gives_one_of_its_finitely_many_results(any_backend):
     """Flipped or not, then one of 3 x 5 shifts, with what lies outside reflected."""
-    n = 24 if any_backend == ("triton", "cpu") else 400
+    n = 8 if any_backend == ("triton", "cpu") else 400
     x = images((1, 2, 9, 16)).expand(n, -1, -1, -1).to(any_backend.device)
     got, drawn = ops.augment(x, "cr", seed=2, return_params=True, impl=any_backend.impl)
     padded = torch.nn.functional.pad(to_float(x[:1]), (2, 2, 1, 1), mode="reflect")
@@ -159,6 +162,8 @@ def diffaugment(x, drawn):
 
 @pytest.mark.parametrize("words", ["diffaug", "color,cutout", "translation", "color"])
 def test_diffaugment_is_the_cards(any_backend, words):
+    if any_backend == ("triton", "cpu") and words != "diffaug":
+        pytest.skip("all words do, where interpreting each takes a second")
     shape = (2, 3, 6, 5) if any_backend == ("triton", "cpu") else (12, 3, 12, 9)
     x = images(shape, torch.float64, any_backend.device)
     got, drawn = ops.augment(x, words, seed=8, return_params=True, impl=any_backend.impl)
@@ -193,7 +198,7 @@ def test_any_split_gives_the_same_images(any_backend, op):
     x = images((4, 3, 7, 6), device=any_backend.device)
     where = {"seed": 3, "impl": any_backend.impl}
     whole = ops.augment(x, EVERYTHING, offset=5, **where)
-    for cut in (0, 1, 3):
+    for cut in (1,) if any_backend == ("triton", "cpu") else (0, 1, 3):
         parts = [op(x[:cut], EVERYTHING, offset=5, **where)[-cut:] if cut else whole[:0],
                  op(x[cut:], EVERYTHING, offset=5 + cut, **where)[cut - 4 :]]  # fmt: skip
         assert_same_bits(torch.cat(parts), whole)
@@ -260,9 +265,10 @@ def test_what_becomes_of_nan(impl):
     x = torch.zeros(2, 3, 8, 8)
     x[0, 0, 4, 4] = float("nan")
     still = {"flip": 0.0, "shift": 0.0}
-    count = lambda policy: ops.augment(  # noqa: E731
-        x, policy, seed=0, impl=impl
-    ).isnan().flatten(1).sum(1).tolist()
+
+    def count(policy):
+        return ops.augment(x, policy, seed=0, impl=impl).isnan().flatten(1).sum(1).tolist()
+
     assert count(AugmentPolicy(**still)) == [1, 0]
     assert count(AugmentPolicy(**still, saturation=0.5)) == [3, 0]
     assert count(AugmentPolicy(**still, contrast=0.5)) == [192, 0]

@@ -48,10 +48,13 @@ def interpreted(backend):
 @every_policy
 @both
 def test_gradcheck_and_gradgradcheck(backend, op, name):
-    if (op is ops.augment or interpreted(backend)) and not name.startswith("all"):
+    if op is ops.augment and not name.startswith("all"):
         pytest.skip("all transforms at once do")
-    f, x = transform(op, name, backend.impl), randn(2, 3, 4, 5, device=backend.device)
     fast = interpreted(backend)
+    if fast and (op is ops.augment or name != "all-zero"):
+        pytest.skip("one does, where interpreting takes seconds")
+    shape = (1, 2, 2, 2) if fast else (2, 3, 4, 5)
+    f, x = transform(op, name, backend.impl), randn(*shape, device=backend.device)
     x.requires_grad_()
     assert gradcheck(f, x, check_forward_ad=True, check_batched_grad=not fast, fast_mode=fast)
     assert gradgradcheck(f, x, check_fwd_over_rev=True, fast_mode=fast)
@@ -61,7 +64,7 @@ def test_gradcheck_and_gradgradcheck(backend, op, name):
 @both
 def test_transpose(backend, op, name):
     """<T x - T 0, y> = <x, T' y>, over several draws, in both memory orders."""
-    if interpreted(backend) and not name.startswith("all"):
+    if interpreted(backend) and (op is ops.augment or not name.startswith("all")):
         pytest.skip("all transforms at once do, where interpreting takes seconds")
     for seed in range(1 if interpreted(backend) else 6):
         f = transform(op, name, backend.impl, seed)
@@ -84,7 +87,8 @@ LAYOUTS = ("contiguous", "channels_last", "expanded", "sliced")
 @every_policy
 @both
 def test_gradient_equals_the_references(backend, op, name, dtype):
-    if interpreted(backend) and (dtype != torch.bfloat16 or not name.startswith("all")):
+    other = dtype != torch.bfloat16 or op is ops.augment or not name.startswith("all")
+    if interpreted(backend) and other:
         pytest.skip("bfloat16 of all transforms at once does")
     for k, shape in enumerate([(3, 3, 8, 9), (2, 8, 3, 5), (1, 1, 9, 40), (0, 3, 4, 4)]):
         if interpreted(backend) and k:
@@ -108,7 +112,7 @@ def test_gradient_equals_the_references(backend, op, name, dtype):
 
 @pytest.mark.parametrize("out", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 def test_gradient_of_another_dtype(backend, out):
-    if interpreted(backend) and out == torch.float16:
+    if interpreted(backend) and out != torch.bfloat16:
         pytest.skip("bfloat16 does")
     dtype = torch.bfloat16 if out == torch.float32 else torch.float32
     found = []
@@ -124,8 +128,9 @@ def test_gradient_of_another_dtype(backend, out):
 def test_third_order_and_r1_through_it(backend):
     """A penalty on the gradient through T, and its derivative, against the reference's."""
     found = []
+    shape = (1, 2, 2, 3) if interpreted(backend) else (2, 3, 4, 5)
     for impl in ("reference", backend.impl):
-        x = randn(2, 3, 4, 5, device=backend.device).requires_grad_()
+        x = randn(*shape, device=backend.device).requires_grad_()
         score = ops.augment(x, POLICIES["all-zero"], seed=2, impl=impl).pow(4).sum()
         (g,) = torch.autograd.grad(score, x, create_graph=True)
         (dd,) = torch.autograd.grad(g.square().sum(), x, create_graph=True)
@@ -215,6 +220,6 @@ def test_torch_compile(native, op):
         compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
         (got,) = torch.autograd.grad(compiled(x), x)
     assert_near(got, expected)
-    with pytest.raises(Exception, match="drawn inside torch.compile"):
+    with pytest.raises(Exception, match=r"drawn inside torch\.compile"):
         torch.compile(lambda x: op(x, "cr"), fullgraph=True, backend="aot_eager")(x)
     torch._dynamo.reset()

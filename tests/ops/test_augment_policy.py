@@ -52,7 +52,9 @@ def test_whole_shifts():
     chi_square(y, range(-2, 3))
     chi_square(x, range(-3, 4))
     chi_square(y * 7 + x, range(-17, 18))  # together: independent
-    y, x = drawn("translation", shape=(1, 12, 28))["shift"].unbind(1)  # int(1.5 + .5), int(3.5 + .5)
+    y, x = drawn("translation", shape=(1, 12, 28))["shift"].unbind(
+        1
+    )  # int(1.5 + .5), int(3.5 + .5)
     chi_square(y, range(-2, 3))
     chi_square(x, range(-4, 5))
 

@@ -50,6 +50,7 @@ def arguments(op, make, device):
     grad2 = (v, y, x)
     row = [1.0, 0.0, 1.0, 0.2, 0.7, 1.2, 0.0, 1.0, 1.0, 2.0, 0.1]  # of augment's parameters
     drawn = torch.tensor([row, row], device=device)
+    image = x.detach()[:, :, None].requires_grad_()
     return {
         "norm_grad2": [
             (*grad2, rstd[:6], rstd[:6], w5, None, None, 5, 0, True),
@@ -59,9 +60,9 @@ def arguments(op, make, device):
         ],
         "augment_params": [(x.detach(), 3, -5, 7, 8, 9, 2**23, 2**24, 1, 2, 3, 4, 0.0, 0.0,
                             0.5, 1.0, 0.5, 0.1)],
-        "augment": [(x.detach()[:, :, None].requires_grad_(), drawn, 1, 2, flags, 1, pair, linear)
+        "augment": [(image, drawn, 1, 2, flags, 1, pair, linear)
                     for flags, pair, linear in ((29, True, False), (14, False, True))],
-        "augment_grad": [(x.detach()[:, :, None].requires_grad_(), drawn[: 2 - pair], flags, 1, pair)
+        "augment_grad": [(image, drawn[: 2 - pair], flags, 1, pair)
                          for flags, pair in ((29, True), (14, False))],
         "bias_act": [(x, b, *swish), (x, None, *lrelu)],
         "bias_act_grad": [

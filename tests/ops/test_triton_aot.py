@@ -207,7 +207,9 @@ PHILOX_CASES = [pytest.param("fp32", case, id=name) for name, case in philox_cas
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize(("dtype", "case"), FLOAT_CASES + PHILOX_CASES + DOUBLE_CASES + AUGMENT_CASES)
+@pytest.mark.parametrize(
+    ("dtype", "case"), FLOAT_CASES + PHILOX_CASES + DOUBLE_CASES + AUGMENT_CASES
+)
 def test_fits_registers_without_spilling(dtype, case, arch, tmp_path):
     compiled = compile_for(arch, case.kernel, case.types, case.constants, case.fusion)
     used = compiled.resources(tmp_path)

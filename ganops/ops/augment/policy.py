@@ -60,7 +60,8 @@ class AugmentPolicy:
             left alone by that transform. A flip happens with probability flip * p.
         round_shift: s = int(side * shift + .5), as DiffAugment rounds it.
 
-    Strengths are in the units of images in [-1, 1].
+    Returns:
+        A frozen, hashable value. Strengths are in the units of images in [-1, 1].
 
     Raises:
         ValueError: a number out of its range, or an unknown padding. TypeError: not a number.

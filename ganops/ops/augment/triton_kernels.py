@@ -13,11 +13,22 @@ from torch import Tensor
 
 from .._triton import cdiv, launch
 from ..philox.triton_kernels import _normals, _words
-from .autograd import DTYPES, _images
+from .autograd import _images
 from .reference import COLUMNS, CONTRAST, is_channels_last
 from .triton_pixels import (
-    WIDTH, colour, column, gathered, happens, is_cut, load, sample_words, shift, signed, source,
-    tap_weight, uniform,
+    WIDTH,
+    colour,
+    column,
+    gathered,
+    happens,
+    is_cut,
+    load,
+    sample_words,
+    shift,
+    signed,
+    source,
+    tap_weight,
+    uniform,
 )  # fmt: skip
 
 BLOCK = 128
@@ -81,7 +92,9 @@ def sum_kernel(
         if ADJOINT:
             wy, wx = total * 0, total * 0
             for tap in tl.static_range(2):
-                wy += tl.where(source(h, iy + tap, height, FLAGS & 1) >= 0, tap_weight(fy, tap), 0.0)
+                wy += tl.where(
+                    source(h, iy + tap, height, FLAGS & 1) >= 0, tap_weight(fy, tap), 0.0
+                )
                 wx += tl.where(source(w, ix + tap, width, FLAGS & 1) >= 0, tap_weight(fx, tap), 0.0)
             weight = tl.where(mask & (is_cut(params, b, h, w) == 0), wy * wx, 0.0)
         for c in tl.static_range(CHANNELS):
