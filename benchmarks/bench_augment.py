@@ -34,7 +34,7 @@ def draw(n: int, device: torch.device) -> Tensor:
 
 def stock(x: Tensor, policy: AugmentPolicy, dtype: torch.dtype) -> Tensor:
     """As written in the code bases of DiffAugment and StudioGAN: whole-batch tensor operations."""
-    n, channels, height, width = x.shape
+    n, _, height, width = x.shape
     y = original = x.to(torch.float32) / 127.5 - 1 if x.dtype == torch.uint8 else x
     if policy.brightness:
         y = y + (draw(n, x.device) - 0.5)

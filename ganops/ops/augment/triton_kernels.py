@@ -14,7 +14,7 @@ from torch import Tensor
 from .._triton import cdiv, launch
 from ..philox.triton_kernels import _normals, _words
 from .autograd import _images
-from .reference import COLUMNS, CONTRAST, is_channels_last
+from .reference import COLUMNS, CONTRAST, NOISE, is_channels_last
 from .triton_pixels import (
     WIDTH,
     colour,
@@ -149,15 +149,14 @@ def forward_kernel(
                     v += mix * (mean / CHANNELS)
                 y += tl.where(inside, weight * v, 0.0)
         if FLAGS & 16:
-            if not LINEAR:
-                e = i.to(tl.int64) + pixels * c
-                w0, w1, w2, w3 = sample_words(offset + b + e * 0, e // 4 + 4, seed_low, seed_high)
-                n0, n1 = _normals(w0, w1)
-                n2, n3 = _normals(w2, w3)
-                k = e % 4
-                n = tl.where(k == 0, n0, tl.where(k == 1, n1, tl.where(k == 2, n2, n3)))
-                sigma = column(params, b, 10, DOUBLE)
-                y += tl.where(sigma != 0, sigma * n, 0.0)
+            e = i.to(tl.int64) + pixels * c
+            w0, w1, w2, w3 = sample_words(offset + b + e * 0, e // 4 + 4, seed_low, seed_high)
+            n0, n1 = _normals(w0, w1)
+            n2, n3 = _normals(w2, w3)
+            k = e % 4
+            n = tl.where(k == 0, n0, tl.where(k == 1, n1, tl.where(k == 2, n2, n3)))
+            sigma = column(params, b, 10, DOUBLE)
+            y += tl.where(sigma != 0, sigma * n, 0.0)
         y = tl.where(cut, 0.0, y).to(changed.dtype.element_ty)
         tl.store(changed + pixel + c * channel_stride, y, mask=mask)
 
@@ -243,6 +242,7 @@ def augment(
     meta = {"DOUBLE": x.dtype == torch.float64, "BYTES": x.dtype == torch.uint8}
     sums = _sums(x, params, geometry, flags, False, meta)
     programs = batch * cdiv(geometry[0] * geometry[1], BLOCK)
+    flags = flags & ~NOISE if linear else flags
     launch(forward_kernel, programs, x, x, params, sums, y, y[-batch:], *geometry, *_words(seed),
            offset, CHANNELS=x.shape[1], FLAGS=flags, PAIR=pair, LINEAR=linear, BLOCK=BLOCK,
            enable_fp_fusion=False, **meta)  # fmt: skip
