@@ -61,9 +61,8 @@ def arguments(op, make, device):
         "augment_params": [(x.detach(), 3, -5, 7, 8, 9, 2**23, 2**24, 1, 2, 3, 4, 0.0, 0.0,
                             0.5, 1.0, 0.5, 0.1)],
         "augment": [(image, drawn, 1, 2, flags, 1, pair, linear)
-                    for flags, pair, linear in ((29, True, False), (14, False, True))],
-        "augment_grad": [(image, drawn[: 2 - pair], flags, 1, pair)
-                         for flags, pair in ((29, True), (14, False))],
+                    for flags, pair, linear in ((29, True, False), (12, False, True))],
+        "augment_grad": [(image, drawn[:1], 13, 1, True)],
         "bias_act": [(x, b, *swish), (x, None, *lrelu)],
         "bias_act_grad": [
             (v, x, b, *swish, False, True), (v, x, None, *lrelu, True, False),
