@@ -282,6 +282,9 @@ def test_no_pass_is_made_for_what_a_policy_does_not_do():
     assert flags("diffaug") == reference.SATURATION + reference.CONTRAST
     assert flags("diffaug", 1) == reference.CONTRAST
     assert flags(EVERYTHING) == 31 - reference.REFLECT
+    for name in ("saturation", "contrast", "noise"):
+        wanted = reference.REFLECT + getattr(reference, name.upper())
+        assert flags(AugmentPolicy(**{name: 0.5})) == wanted
 
 
 def test_columns_and_flags_agree_with_the_header():
