@@ -146,7 +146,7 @@ def forward_kernel(
                     mean = v * 0
                     for k in tl.static_range(CHANNELS):
                         mean += load(x, at + k * channel_stride, inside, DOUBLE, BYTES)
-                    v += mix * (mean / CHANNELS)
+                    v += mix * (mean * tl.full(mean.shape, 1.0 / CHANNELS, mean.dtype))
                 y += tl.where(inside, weight * v, 0.0)
         if FLAGS & 16:
             e = i.to(tl.int64) + pixels * c
@@ -188,7 +188,7 @@ def adjoint_kernel(
         for c in range(CHANNELS):
             mean += gathered(dy + c * channel_stride, params, b, r, q, mask, height, width,
                               iy, fy, ix, fx, pixel_stride, zero, FLAGS, DOUBLE)  # fmt: skip
-        rest += mix * (mean / CHANNELS)
+        rest += mix * (mean * tl.full(mean.shape, 1.0 / CHANNELS, mean.dtype))
     for c in range(CHANNELS):
         v = gathered(dy + c * channel_stride, params, b, r, q, mask, height, width,
                       iy, fy, ix, fx, pixel_stride, zero, FLAGS, DOUBLE)  # fmt: skip

@@ -123,13 +123,15 @@ def gathered(dy, params, b, r, q, mask, height, width, iy, fy, ix, fx, pixel_str
     TAPS: tl.constexpr = 2 if FLAGS & 2 else 1
     READERS: tl.constexpr = 3 if FLAGS & 1 else 1
     total = zero
-    # Loops at run time: unrolled, 36 readers take all registers there are.
+    # The outer loops at run time: unrolled, 36 readers take all registers there are.
     for y in range(TAPS * READERS):
-        h = reader(r, iy + y // READERS, height, y % READERS)
-        wy = tl.where(y < READERS, 1 - fy, fy)
+        second = y >= READERS
+        h = reader(r, tl.where(second, iy + 1, iy), height, tl.where(second, y - READERS, y))
+        wy = tl.where(second, fy, 1 - fy)
         for x in range(TAPS * READERS):
-            w = reader(q, ix + x // READERS, width, x % READERS)
-            weight = zero + wy * tl.where(x < READERS, 1 - fx, fx)
+            beyond = x >= READERS
+            w = reader(q, tl.where(beyond, ix + 1, ix), width, tl.where(beyond, x - READERS, x))
+            weight = zero + wy * tl.where(beyond, fx, 1 - fx)
             reads = mask & (h >= 0) & (w >= 0) & (weight != 0) & (is_cut(params, b, h, w) == 0)
             v = load(dy, (h * width + w).to(tl.int64) * pixel_stride, reads, DOUBLE, False)
             total += tl.where(reads, weight * v, 0.0)
