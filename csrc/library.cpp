@@ -21,6 +21,17 @@ STABLE_TORCH_LIBRARY(ganops, m) {
   // y = C T(x), ADA's geometry and colour of each sample, and its adjoint; color (B, C, C + 1)
   define(m, "ada", "(Tensor x, Tensor maps, Tensor? color) -> Tensor");
   define(m, "ada_grad", "(Tensor dy, Tensor maps, Tensor? color) -> Tensor");
+  // what a policy draws for samples offset ... offset + n - 1, (n, 11); numbers of policy.py's Plan
+  define(m, "augment_params",
+         "(Tensor like, int n, int seed, int offset, int height, int width, int flip, int gate,"
+         " int shift_y, int shift_x, int cut_y, int cut_x, float sub_y, float sub_x,"
+         " float brightness, float saturation, float contrast, float noise) -> Tensor");
+  // T(x), or [x ; T(x)]; linear: without what is added. dtype: f32, f64, bf16, f16
+  define(m, "augment",
+         "(Tensor x, Tensor params, int seed, int offset, int flags, int dtype, bool pair,"
+         " bool linear) -> Tensor");
+  define(m, "augment_grad",  // the transpose of the linear part
+         "(Tensor dy, Tensor params, int flags, int dtype, bool pair) -> Tensor");
 
   // y = clamp(gain * act(x + b)); ref is y if from_output, else x
   define(m, "bias_act",

@@ -26,6 +26,7 @@ FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # What `auto` prefers on each device, best first. Both CUDA columns await a measurement on a GPU.
 AUTO: dict[str, dict[str, tuple[str, ...]]] = {
     "ada": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
+    "augment": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "bias_act": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "consistency": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "gradient_penalty": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},

@@ -1,6 +1,7 @@
 """The ops: drop-in functions, each with a plain PyTorch reference, native and Triton kernels."""
 
 from .ada import AdaPolicy, ada_augment
+from .augment import AugmentPolicy, augment, consistency_pair
 from .bias_act import bias_act
 from .consistency import (
     ConsistencyScores,
@@ -35,17 +36,20 @@ from .spectral_norm import spectral_norm_weights
 from .upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
 __all__ = [
-    "ConsistencyScores",
     "AdaPolicy",
+    "AugmentPolicy",
+    "ConsistencyScores",
     "abs",
     "ada_augment",
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
+    "augment",
     "avg_pool2d",
     "batch_norm",
     "bcr_penalty",
     "bias_act",
     "consistency_loss",
+    "consistency_pair",
     "consistency_scores",
     "conv2d",
     "conv_transpose2d",

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "ada/ada_math.h"
+#include "augment/augment_math.h"
 #include "bias_act/bias_act_math.h"
 #include "common/numeric.h"
 #include "consistency/consistency_math.h"
@@ -208,6 +209,11 @@ PYBIND11_MODULE(ganops_harness, m) {
   m.def("uniform_from_bits", [](const Array<uint32_t>& x) {
     return map<float>(x, [](uint32_t b) { return uniform_from_bits(b); });
   });
+  m.def("unit_from_byte", [](const Array<uint8_t>& x) {
+    return map<float>(x, [](uint8_t u) { return unit_from_byte(u); });
+  });
+  m.def("augment_source", &augment_source);
+  m.def("augment_reader", &augment_reader);
   m.def("log_exact",
         [](const Array<float>& x) { return map<float>(x, [](float u) { return log_exact(u); }); });
   m.def("cos_sin_turns", [](const Array<uint32_t>& x) {

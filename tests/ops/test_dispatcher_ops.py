@@ -62,6 +62,9 @@ def arguments(op, make, device):
         device=device,
     )
     ada = [(images[0], maps, colors[0]), (images[1], maps, colors[1]), (images[1], maps, None)]
+    row = [1.0, 0.0, 1.0, 0.2, 0.7, 1.2, 0.0, 1.0, 1.0, 2.0, 0.1]  # of augment's parameters
+    drawn = torch.tensor([row, row], device=device)
+    image = x.detach()[:, :, None].requires_grad_()
     return {
         "ada": ada,
         "ada_grad": ada,
@@ -73,6 +76,11 @@ def arguments(op, make, device):
             (*grad2, rstd[:3], rstd[:3], b, None, third, 3, 2, False),
             (*grad2, rstd[:10], rstd[:10], w5, w5, w5, 5, 3, True),
         ],
+        "augment_params": [(x.detach(), 3, -5, 7, 8, 9, 2**23, 2**24, 1, 2, 3, 4, 0.0, 0.0,
+                            0.5, 1.0, 0.5, 0.1)],
+        "augment": [(image, drawn, 1, 2, flags, 1, pair, linear)
+                    for flags, pair, linear in ((29, True, False), (12, False, True))],
+        "augment_grad": [(image, drawn[:1], 13, 1, True)],
         "bias_act": [(x, b, *swish), (x, None, *lrelu)],
         "bias_act_grad": [
             (v, x, b, *swish, False, True), (v, x, None, *lrelu, True, False),

@@ -89,3 +89,19 @@ def test_consistency(native, shape, reduction, dtype):
 def test_philox(native):
     draw = lambda: [ops.random_normal((200_003,), seed=1, offset=3, impl=native)]  # noqa: E731
     assert_independent_of_threads(draw)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 301, 203), (7, 1, 99, 64)], ids=str)
+def test_augment(native, shape, dtype):
+    torch.manual_seed(0)
+    x = torch.randint(0, 256, shape).to(dtype)
+    policy = ops.AugmentPolicy(shift=0.3, subpixel=True, saturation=0.5, contrast=0.5, noise=0.1)
+
+    def orders():
+        leaf = x.detach().requires_grad_(dtype != torch.uint8)
+        y = ops.consistency_pair(leaf, policy, seed=1, impl=native)
+        back = torch.autograd.grad(y, leaf, y.detach()) if leaf.requires_grad else ()
+        return [y.detach(), *back]
+
+    assert_independent_of_threads(orders)

@@ -27,6 +27,7 @@ if INTERPRETED:
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
+from ganops.ops.augment import triton_kernels as augment  # noqa: E402
 from ganops.ops.bias_act import triton_kernels as bias_act  # noqa: E402
 from ganops.ops.consistency import triton_kernels as consistency  # noqa: E402
 from ganops.ops.gradient_penalty import triton_kernels as penalty  # noqa: E402
@@ -177,6 +178,35 @@ def masked_cases(dtype):
                                            {"ZERO": zero, **meta}, 2)  # fmt: skip
 
 
+def augment_cases():
+    """RGB bytes to halves and floats, with all that a policy may ask for; and the drawing."""
+    ints, words = ["i32"] * 2 + ["i32"] * 2, ["i32", "i32", "i64"]
+    meta = {"CHANNELS": 3, "BLOCK": augment.BLOCK}
+    for name, flags, x, y in (("cr", 1, "*u8", "*fp16"), ("diffaug", 12, "*u8", "*fp32"),
+                              ("noise", 17, "*bf16", "*bf16"), ("between", 15, "*fp32", "*fp32"),
+                              ("double", 12, "*fp64", "*fp64")):  # fmt: skip
+        double = {"DOUBLE": x == "*fp64"}
+        yield f"augment-{name}", Case(
+            augment.forward_kernel, [x, "*fp32", "*fp64", y, y, *ints, *words],
+            {"FLAGS": flags, "PAIR": True, "LINEAR": False, "BYTES": x == "*u8", **meta, **double},
+            0, fusion=False,
+        )  # fmt: skip
+        if x != "*u8":
+            yield f"augment-{name}-adjoint", Case(
+                augment.adjoint_kernel, [y, y, "*fp32", "*fp64", x, *ints],
+                {"FLAGS": flags, "PAIR": True, **meta, **double}, 0, fusion=False,
+            )  # fmt: skip
+            yield f"augment-{name}-sum", Case(
+                augment.sum_kernel, [x, "*fp32", "*fp64", *ints],
+                {"CHANNELS": 3, "BLOCK": augment.SUM_BLOCK, "FLAGS": flags, "ADJOINT": True,
+                 "BYTES": False, **double}, 0, fusion=False,
+            )  # fmt: skip
+    yield "augment-params", Case(
+        augment.params_kernel, ["*fp32", "i32", "i32", "i32", "i64", *["i32"] * 8, *["fp32"] * 6],
+        {"BLOCK": augment.BLOCK}, 0, fusion=False,
+    )  # fmt: skip
+
+
 def philox_cases():
     for kind, out in ((0, "*i64"), (1, "*fp32"), (2, "*fp32")):
         yield f"philox-{kind}", Case(
@@ -202,11 +232,17 @@ DOUBLE_CASES = [
     for name, case in cases("fp64")
     if name in IN_DOUBLE
 ]
+AUGMENT_CASES = [
+    pytest.param("fp64" if "double" in name else "fp32", case, id=name)
+    for name, case in augment_cases()
+]
 PHILOX_CASES = [pytest.param("fp32", case, id=name) for name, case in philox_cases()]
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize(("dtype", "case"), FLOAT_CASES + PHILOX_CASES + DOUBLE_CASES)
+@pytest.mark.parametrize(
+    ("dtype", "case"), FLOAT_CASES + PHILOX_CASES + DOUBLE_CASES + AUGMENT_CASES
+)
 def test_fits_registers_without_spilling(dtype, case, arch, tmp_path):
     compiled = compile_for(arch, case.kernel, case.types, case.constants, case.fusion)
     used = compiled.resources(tmp_path)
@@ -247,6 +283,13 @@ def test_philox_rounds_every_step(dtype, case, arch):
     if case.constants["KIND"] == 2:  # the search above must have had something to find
         assert compiled.count(r"^mul\S*\.f32") > 10
         assert compiled.count(r"^sqrt\.rn\.f32") >= 2
+
+
+@pytest.mark.parametrize(("dtype", "case"), AUGMENT_CASES)
+def test_augment_rounds_every_step(dtype, case):
+    """Noise and parameters are the same bits everywhere."""
+    compiled = compile_for(90, case.kernel, case.types, case.constants, case.fusion)
+    assert compiled.count(r"^fma") == 0
 
 
 @pytest.mark.parametrize("arch", ARCHS)

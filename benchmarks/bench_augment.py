@@ -1,0 +1,144 @@
+"""augment: [x ; T(x)] of byte images, and its backward, against the same in stock PyTorch.
+
+Each arm draws its own random numbers, as people's code does, so the arms' numbers differ; tests
+compare them. The floor is a copy that moves what must be moved: the batch in, both halves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from arms import sizes
+from harness import Case, Floor, Size
+from torch import Tensor
+
+from ganops import ops
+from ganops.ops import AugmentPolicy
+
+Bench = Callable[[Case], None]
+POLICIES = {
+    "flip": AugmentPolicy(shift=0.0),
+    "flip, reflect shift": AugmentPolicy(),
+    "flip, reflect shift, colour, cutout": AugmentPolicy(
+        brightness=0.5, saturation=1.0, contrast=0.5, cutout=0.5
+    ),
+}
+
+
+def draw(n: int, device: torch.device) -> Tensor:
+    return torch.rand(n, 1, 1, 1, device=device)
+
+
+def stock(x: Tensor, policy: AugmentPolicy, dtype: torch.dtype) -> Tensor:
+    """As written in the code bases of DiffAugment and StudioGAN: whole-batch tensor operations."""
+    n, _, height, width = x.shape
+    y = original = x.to(torch.float32) / 127.5 - 1 if x.dtype == torch.uint8 else x
+    if policy.brightness:
+        y = y + (draw(n, x.device) - 0.5)
+        mean = y.mean(1, keepdim=True)
+        y = (y - mean) * (draw(n, x.device) * 2) + mean
+        mean = y.mean((1, 2, 3), keepdim=True)
+        y = (y - mean) * (draw(n, x.device) + 0.5) + mean
+    y = torch.where(draw(n, x.device) < 0.5, y.flip(3), y)
+    if policy.shift:
+        most = [height // 8, width // 8]
+        padded = F.pad(y, (most[1], most[1], most[0], most[0]), mode="reflect")
+        rows, columns = (
+            torch.randint(0, 2 * m + 1, (n, 1), device=x.device)
+            + torch.arange(side, device=x.device)
+            for m, side in zip(most, (height, width))
+        )
+        batch = torch.arange(n, device=x.device)[:, None, None]
+        y = padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
+        y = y.permute(0, 3, 1, 2)
+    if policy.cutout:
+        size = [int(side * policy.cutout + 0.5) for side in (height, width)]
+        offsets = [
+            torch.randint(0, side + 1 - c % 2, (n, 1, 1), device=x.device)
+            for c, side in zip(size, (height, width))
+        ]
+        batch, rows, columns = torch.meshgrid(
+            *(torch.arange(k, device=x.device) for k in (n, *size)), indexing="ij"
+        )
+        rows = (rows + offsets[0] - size[0] // 2).clamp(0, height - 1)
+        columns = (columns + offsets[1] - size[1] // 2).clamp(0, width - 1)
+        mask = torch.ones(n, height, width, device=x.device)
+        mask[batch, rows, columns] = 0
+        y = y * mask[:, None]
+    return torch.cat((original, y)).to(dtype)
+
+
+def byte_images(size: Size, device: str) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, size.shape, dtype=torch.uint8, generator=generator).to(device)
+    layout = torch.channels_last if size.channels_last else torch.contiguous_format
+    return x.contiguous(memory_format=layout)
+
+
+NOTE = "each arm draws its own numbers"
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@sizes(
+    tiny=["2x3x8x8 float16"],
+    # The size's dtype is the result's; what comes in is bytes.
+    default=["16x3x256x256 float16", "16x3x256x256", "16x3x256x256 float16 channels_last",
+             "64x3x32x32"],
+    paper=["256x3x256x256 float16"],
+)  # fmt: skip
+def bench_pair_of_bytes(size: Size, name: str, device: str, impl: str, bench: Bench) -> None:
+    """Floor: bytes read once, both halves written once."""
+    policy, x = POLICIES[name], byte_images(size, device)
+    nbytes = size.count + 2 * size.nbytes
+    peers = {"reference": lambda: ops.consistency_pair(x, policy, out_dtype=size.dtype,
+                                                       impl="reference")}  # fmt: skip
+    bench(
+        Case(
+            op="augment",
+            row=f"{size} from bytes, {name}",
+            ours=lambda: ops.consistency_pair(x, policy, out_dtype=size.dtype, impl=impl),
+            stock={"stock": lambda: stock(x, policy, size.dtype)},
+            peers=peers,
+            floor=Floor.copy(nbytes, size, device),
+            nbytes=nbytes,
+            flops=0,
+            dtype=size.dtype,
+            device=device,
+            comparable=False,
+            headline=size.dtype == torch.float16 and not size.channels_last,
+            note=NOTE,
+        )
+    )
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@sizes(tiny=["2x3x8x8"], default=["16x3x256x256"])
+def bench_backward(size: Size, name: str, device: str, impl: str, bench: Bench) -> None:
+    """The gradient of the pair to the images alone. Floor: both halves read, one image written."""
+    policy = POLICIES[name]
+    x = size.randn(0, device, requires_grad=True)
+    nbytes = 3 * size.nbytes
+
+    def backward_of(y: Tensor) -> Callable[[], Tensor]:
+        dy = torch.ones_like(y)
+        return lambda: torch.autograd.grad(y, x, dy, retain_graph=True)[0]
+
+    bench(
+        Case(
+            op="augment",
+            row=f"{size}, {name}, backward",
+            ours=backward_of(ops.consistency_pair(x, policy, impl=impl)),
+            stock={"stock": backward_of(stock(x, policy, size.dtype))},
+            peers={"reference": backward_of(ops.consistency_pair(x, policy, impl="reference"))},
+            floor=Floor.copy(nbytes, size, device),
+            nbytes=nbytes,
+            flops=0,
+            dtype=size.dtype,
+            device=device,
+            comparable=False,
+            note=NOTE,
+        )
+    )

@@ -1,0 +1,289 @@
+// What augment's CPU kernels do along a row. A row is W pixels of `group` elements each: one where
+// channels are planes, all channels where they lie innermost.
+#pragma once
+
+#include <cstring>
+
+#include "../common/stream_store.h"
+#include "../common/widen.h"
+#include "augment_math.h"
+
+namespace ganops {
+namespace {
+
+GANOPS_CLONES
+inline void widen_block(const uint8_t* GANOPS_RESTRICT from, float* GANOPS_RESTRICT to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) to[i] = unit_from_byte(from[i]);
+}
+template <class C>
+void widen_block(const C* from, C* to, int64_t n) {
+  std::memcpy(to, from, sizeof(C) * n);
+}
+
+// float results to memory, past the cache if asked.
+template <class Out, class C>
+void store_row(const C* from, Out* out, int64_t n, bool stream) {
+  store_results(out, n, stream, [&](int64_t at, Out* to, int64_t count) GANOPS_LAMBDA {
+    if constexpr (std::is_same_v<Out, C>) {
+      std::memcpy(to, from + at, sizeof(C) * count);
+    } else {
+      narrow_block(from + at, to, count);
+    }
+  });
+}
+
+GANOPS_CLONES
+inline void store_bytes(const uint8_t* from, float* out, int64_t n, bool stream) {
+  store_results(out, n, stream,
+                [&](int64_t at, float* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {
+                  for (int64_t i = 0; i < count; ++i) to[i] = unit_from_byte(from[at + i]);
+                });
+}
+
+#if defined(GANOPS_F16C)
+// Bytes to float16 without a stop in memory: the formula of unit_from_byte, sixteen at a time.
+__attribute__((target("avx512f,avx512bw,avx512vl"))) inline int64_t store_bytes_avx512(
+    const uint8_t* from, Half* out, int64_t n, bool stream) {
+  const __m512 high = _mm512_set1_ps(0x1.0102p-7f), low = _mm512_set1_ps(-0x1.fdfdfep-24f),
+               one = _mm512_set1_ps(1.0f);
+  stream = stream && (reinterpret_cast<uintptr_t>(out) & 31) == 0;
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+    const __m512 u = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+    const __m512 y =
+        _mm512_sub_ps(_mm512_add_ps(_mm512_mul_ps(u, high), _mm512_mul_ps(u, low)), one);
+    const __m256i half = _mm512_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT);
+    __m256i* const to = reinterpret_cast<__m256i*>(out + i);
+    stream ? _mm256_stream_si256(to, half) : _mm256_storeu_si256(to, half);
+  }
+  return i;
+}
+inline int64_t store_bytes(const uint8_t* from, Half* out, int64_t n, bool stream) {
+  static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512vl");
+  return has ? store_bytes_avx512(from, out, n, stream) : 0;
+}
+#endif
+
+// In to Out by way of C, which `buffer` (of kBlock) holds where it must.
+template <class In, class Out, class C>
+void convert_run(const In* from, Out* out, int64_t n, bool stream, C* buffer) {
+  if constexpr (std::is_same_v<In, uint8_t> && std::is_same_v<Out, float>) {
+    store_bytes(from, out, n, stream);
+  } else if constexpr (std::is_same_v<In, C>) {
+    store_row(from, out, n, stream);
+  } else if constexpr (std::is_same_v<In, Out>) {
+    std::memcpy(out, from, sizeof(In) * n);  // NaN keeps its bits
+  } else {
+    int64_t i = 0;
+#if defined(GANOPS_F16C)
+    if constexpr (std::is_same_v<In, uint8_t> && std::is_same_v<Out, Half>) {
+      i = store_bytes(from, out, n, stream);
+    }
+#endif
+    for (; i < n; i += kBlock) {
+      const int64_t count = std::min(kBlock, n - i);
+      widen_block(from + i, buffer, count);
+      store_row(buffer, out + i, count, stream);
+    }
+  }
+}
+
+// Output pixels [begin, end) read input pixels first, first + 1, ... or first, first - 1, ...
+struct Run {
+  int64_t begin, end, first;
+  bool forward;
+};
+struct Runs {
+  Run run[3];
+  int64_t low, high;  // pixels outside [low, high) are beyond the border
+};
+
+inline Runs row_runs(int64_t shift, int64_t width, bool reflect, bool flip) {
+  const int64_t low = std::clamp<int64_t>(-shift, 0, width);
+  const int64_t high = std::max(low, std::clamp<int64_t>(width - shift, 0, width));
+  Runs r{{{low, high, low + shift, true}, {}, {}}, reflect ? 0 : low, reflect ? width : high};
+  if (reflect) {
+    r.run[1] = {0, low, -shift, false};
+    r.run[2] = {high, width, 2 * (width - 1) - high - shift, false};
+  }
+  for (Run& run : r.run) {
+    if (flip) run.first = width - 1 - run.first, run.forward = !run.forward;
+  }
+  return r;
+}
+
+// Loops compiled once per instruction set, for the types they meet.
+#define GANOPS_REVERSE(T)                                                                    \
+  GANOPS_CLONES                                                                              \
+  inline void reverse_run(const T* GANOPS_RESTRICT last, T* GANOPS_RESTRICT to, int64_t n) { \
+    for (int64_t i = 0; i < n; ++i) to[i] = last[-i];                                        \
+  }
+GANOPS_REVERSE(uint8_t)
+GANOPS_REVERSE(float)
+GANOPS_REVERSE(double)
+GANOPS_REVERSE(Half)
+GANOPS_REVERSE(BFloat16)
+
+template <class T>
+void gather_row(const T* row, T* to, const Runs& runs, int64_t group) {
+  for (const Run& r : runs.run) {
+    const int64_t n = r.end - r.begin;
+    T* const out = to + r.begin * group;
+    if (n <= 0) continue;
+    if (r.forward) {
+      std::memcpy(out, row + r.first * group, sizeof(T) * n * group);
+    } else if (group == 1) {
+      reverse_run(row + r.first, out, n);
+    } else {
+      for (int64_t k = 0; k < n; ++k) {
+        for (int64_t c = 0; c < group; ++c) out[k * group + c] = row[(r.first - k) * group + c];
+      }
+    }
+  }
+}
+
+// y[i] += weight * x[i], forwards or (last given) backwards.
+#define GANOPS_AXPY(C)                                                                    \
+  GANOPS_CLONES                                                                           \
+  inline void axpy(const C* GANOPS_RESTRICT x, C* GANOPS_RESTRICT y, C weight, int64_t n, \
+                   bool forward) {                                                        \
+    if (forward) {                                                                        \
+      for (int64_t i = 0; i < n; ++i) y[i] += weight * x[i];                              \
+    } else {                                                                              \
+      for (int64_t i = 0; i < n; ++i) y[i] += weight * x[-i];                             \
+    }                                                                                     \
+  }
+GANOPS_AXPY(float)
+GANOPS_AXPY(double)
+
+// to += weight * (row read through the runs): a tap of the forward pass.
+template <class C>
+void add_gathered(const C* row, C* to, const Runs& runs, int64_t group, C weight) {
+  for (const Run& r : runs.run) {
+    const int64_t n = r.end - r.begin;
+    if (n <= 0) continue;
+    if (r.forward || group == 1) {
+      axpy(row + r.first * group, to + r.begin * group, weight, n * group, r.forward);
+      continue;
+    }
+    for (int64_t k = 0; k < n; ++k) {
+      axpy(row + (r.first - k) * group, to + (r.begin + k) * group, weight, group, true);
+    }
+  }
+}
+
+// The transpose of that: row += weight * what the runs of `from` read.
+template <class C>
+void add_scattered(const C* from, C* row, const Runs& runs, int64_t group, C weight) {
+  for (const Run& r : runs.run) {
+    const int64_t n = r.end - r.begin;
+    if (n <= 0) continue;
+    const C* const x = from + r.begin * group;
+    if (r.forward) {
+      axpy(x, row + r.first * group, weight, n * group, true);
+    } else if (group == 1) {
+      axpy(x + n - 1, row + r.first - (n - 1), weight, n, false);
+    } else {
+      for (int64_t k = 0; k < n; ++k) {
+        axpy(x + k * group, row + (r.first - k) * group, weight, group, true);
+      }
+    }
+  }
+}
+
+// f = scale f + mix (mean over channels of f) + add, in place: f[plane * n + i], n = width * group.
+template <int kGroup, class C>
+GANOPS_INLINE void colour_pixels(C* f, int64_t pixels, C scale, C mix, C add) {
+  for (int64_t i = 0; i < pixels; ++i) {
+    C sum(0);
+    for (int c = 0; c < kGroup; ++c) sum += f[i * kGroup + c];
+    const C rest = mix * (sum * C(1.0 / kGroup)) + add;
+    for (int c = 0; c < kGroup; ++c) f[i * kGroup + c] = scale * f[i * kGroup + c] + rest;
+  }
+}
+template <class C>
+GANOPS_INLINE void colour_planes(C* GANOPS_RESTRICT f, C* GANOPS_RESTRICT sums, int64_t planes,
+                                 int64_t n, C scale, C mix, C add) {
+  if (planes == 3) {  // the usual number, in one pass
+    C *GANOPS_RESTRICT g = f + n, *GANOPS_RESTRICT b = f + 2 * n;
+    for (int64_t i = 0; i < n; ++i) {
+      const C rest = mix * ((f[i] + g[i] + b[i]) * C(1.0 / 3)) + add;
+      f[i] = scale * f[i] + rest;
+      g[i] = scale * g[i] + rest;
+      b[i] = scale * b[i] + rest;
+    }
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) sums[i] = f[i];
+  for (int64_t p = 1; p < planes; ++p) {
+    for (int64_t i = 0; i < n; ++i) sums[i] += f[p * n + i];
+  }
+  for (int64_t i = 0; i < n; ++i) sums[i] = mix * (sums[i] * (C(1) / C(planes))) + add;
+  for (int64_t p = 0; p < planes; ++p) {
+    for (int64_t i = 0; i < n; ++i) f[p * n + i] = scale * f[p * n + i] + sums[i];
+  }
+}
+#define GANOPS_COLOUR_CASE(G) \
+  case G:                     \
+    return colour_pixels<G>(f, n / G, scale, mix, add);
+#define GANOPS_COLOUR(C)                                                                           \
+  GANOPS_CLONES                                                                                    \
+  inline void colour_rows(C* f, C* sums, int64_t planes, int64_t n, int64_t group, C scale, C mix, \
+                          C add) {                                                                 \
+    if (mix == C(0)) {                                                                             \
+      for (int64_t i = 0; i < planes * n; ++i) f[i] = scale * f[i] + add;                          \
+      return;                                                                                      \
+    }                                                                                              \
+    if (group == 1) return colour_planes(f, sums, planes, n, scale, mix, add);                     \
+    switch (group) {                                                                               \
+      GANOPS_COLOUR_CASE(2)                                                                        \
+      GANOPS_COLOUR_CASE(3)                                                                        \
+      GANOPS_COLOUR_CASE(4)                                                                        \
+      GANOPS_COLOUR_CASE(5)                                                                        \
+      GANOPS_COLOUR_CASE(6)                                                                        \
+      GANOPS_COLOUR_CASE(7)                                                                        \
+      GANOPS_COLOUR_CASE(8)                                                                        \
+      default:                                                                                     \
+        return;                                                                                    \
+    }                                                                                              \
+  }
+GANOPS_COLOUR(float)
+GANOPS_COLOUR(double)
+
+// Sums in lanes, in a fixed order; each block of up to kBlock is then added in double.
+GANOPS_CLONES
+inline int64_t sum_block(const uint8_t* x, int64_t n) {
+  int32_t sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += x[i];
+  return sum;
+}
+#define GANOPS_DOT(C)                                               \
+  GANOPS_CLONES                                                     \
+  inline double dot_block(const C* x, const C* w, int64_t n) {      \
+    C lanes[32] = {};                                               \
+    int64_t i = 0;                                                  \
+    for (; i + 32 <= n; i += 32) {                                  \
+      for (int j = 0; j < 32; ++j) lanes[j] += x[i + j] * w[i + j]; \
+    }                                                               \
+    double sum = 0;                                                 \
+    for (; i < n; ++i) sum += double(x[i]) * double(w[i]);          \
+    for (int j = 0; j < 32; ++j) sum += lanes[j];                   \
+    return sum;                                                     \
+  }
+GANOPS_DOT(float)
+GANOPS_DOT(double)
+
+// out[i] += sigma * (normal of element first + i of the sample).
+GANOPS_CLONES
+inline void normal_blocks(uint64_t seed, uint64_t sample, int64_t block, int64_t count,
+                          float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    normals_from_block(augment_words(seed, sample, kParameterBlocks + uint64_t(block + i)),
+                       out + 4 * i);
+  }
+}
+
+}  // namespace
+}  // namespace ganops
