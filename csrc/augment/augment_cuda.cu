@@ -8,10 +8,12 @@
 namespace ganops {
 namespace {
 
+using ganops::widen;  // else the next hides it, and numbers become bytes
 template <class C>
 __device__ __forceinline__ C widen(uint8_t v) {
   return C(unit_from_byte(v));
 }
+
 struct Task {
   AugmentShape shape;
   const float* params;
