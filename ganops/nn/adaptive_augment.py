@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .. import ops
-from ..ops import AdaPolicy
+from ..ops import AdaPolicy, AugmentPolicy
 
 
 class AdaptiveAugment(nn.Module):
@@ -25,7 +25,7 @@ class AdaptiveAugment(nn.Module):
     scaling of the loss, then `update()`: every `interval`-th call changes p.
 
     Args:
-        policy: name or `AdaPolicy`.
+        policy: name, `AdaPolicy`, or an `AugmentPolicy` that has one (its p is not used).
         target: t, in [-1, 1].
         kimg: thousands of reals in which p can go from 0 to 1; 500, 100 for transfer learning.
         interval: batches between changes of p.
@@ -53,7 +53,7 @@ class AdaptiveAugment(nn.Module):
 
     def __init__(
         self,
-        policy: str | AdaPolicy = "ada-bgc",
+        policy: str | AdaPolicy | AugmentPolicy = "ada-bgc",
         target: float = 0.6,
         kimg: float = 500,
         interval: int = 4,
@@ -67,7 +67,10 @@ class AdaptiveAugment(nn.Module):
         for name, value in (("interval", interval), ("batch", batch)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"AdaptiveAugment: expected {name} of at least 1, got {value}")
-        self.policy = policy if isinstance(policy, AdaPolicy) else AdaPolicy.preset(policy)
+        given = policy.ada if isinstance(policy, AugmentPolicy) else policy
+        if given is None:
+            raise ValueError(f"AdaptiveAugment: expected a policy with ada, got {policy}")
+        self.policy = given if isinstance(given, AdaPolicy) else AdaPolicy.preset(given)
         self.target, self.kimg, self.interval, self.batch = target, kimg, interval, batch
         self.register_buffer("p", torch.zeros((), dtype=torch.float64))
         # Of this interval: the sum of signs, how many, and of how many images.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ... import _dispatch
 from .._autograd import differentiable, kernel
+from ..ada import ada_augment
 from ..philox import _signed, seed_from
 from . import reference
 from .autograd import DTYPES, Augment, Spec
@@ -47,8 +48,9 @@ def consistency_pair(
             1 <= C <= 8, sides of any size up to 2^23. uint8, mapped to [-1, 1] by x / 127.5 - 1;
             or float64, float32, bfloat16 or float16, taken as it is.
         policy: an `AugmentPolicy`, "cr" (flip, then an integer shift of at most side // 8 per axis
-            with reflect padding), "bcr" (the same), "diffaug", or DiffAugment's own words, such as
-            "translation,cutout" ("" is the identity).
+            with reflect padding), "bcr" (the same), "diffaug", DiffAugment's own words, such as
+            "translation,cutout" ("" is the identity), or "ada-bgc" and its like at p = 1, which
+            are `ada_augment`: all that follows on parameters, derivatives and limits is said there.
         generator: where the seed of this call is drawn from; None for torch's global one.
         seed: 64-bit seed, instead of a generator.
         offset: number of the first sample, 0 <= offset < 2^62, default 0: sample i of the call uses
@@ -80,8 +82,8 @@ def consistency_pair(
         TypeError: x is not a uint8 or float tensor; out_dtype, policy, seed or offset of the wrong
             kind. ValueError: not 4 dimensions; no channel or more than 8; an unknown policy; a
             shift that reflect padding cannot serve; float64 to another dtype or back; both
-            generator and seed; offset or seed out of range; a policy with `ada`. RuntimeError: impl
-            cannot serve; a seed drawn inside torch.compile (pass seed=).
+            generator and seed; offset or seed out of range. RuntimeError: impl cannot serve; a seed
+            drawn inside torch.compile (pass seed=).
 
     Source: Zhang et al. 2020 (CR-GAN); Zhao et al. 2021 (ICR-GAN); Zhao et al. 2020 (DiffAugment).
 
@@ -138,14 +140,14 @@ def _run(
 ) -> Any:  # fmt: skip
     out_dtype = _check(name, x, out_dtype)
     policy = resolve(policy)
-    if policy.ada is not None:
-        raise ValueError(f"{name}: a policy with ada cannot be applied yet, got {policy.ada!r}")
     if seed is not None and generator is not None:
         raise ValueError(f"{name}: expected a generator or a seed, got both")
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"{name}: expected generator as a torch.Generator, got {generator!r}")
     seed = seed_from(generator) if seed is None else _signed(seed, "seed")
     offset = _checked_offset(name, offset, x.shape[0])
+    if policy.ada is not None:
+        return _by_ada(x, policy, seed, offset, out_dtype, return_params, impl, pair)
     make_plan = AugmentPolicy.plan if torch.compiler.is_compiling() else planned
     plan = make_plan(policy, x.shape[2], x.shape[3])
     impl = _dispatch.choose("augment", impl, x.device, out_dtype)
@@ -163,6 +165,20 @@ def _run(
         spec = Spec(impl, seed, offset, flags, x.dtype, out_dtype, pair)
         y = Augment.apply(x, params, spec)
     return (y, _named(params)) if return_params else y
+
+
+def _by_ada(
+    x: Tensor, policy: AugmentPolicy, seed: int, offset: int, out_dtype: torch.dtype,
+    return_params: bool, impl: str, pair: bool,
+) -> Any:  # fmt: skip
+    """By `ada_augment`; the originals of a pair are a copy beside it."""
+    assert policy.ada is not None
+    y, params = ada_augment(x, policy.ada, policy.p, seed=seed, offset=offset,
+                            out_dtype=out_dtype, return_params=True, impl=impl)  # fmt: skip
+    if pair:
+        as_given = x.to(torch.float32) / 127.5 - 1 if x.dtype == torch.uint8 else x
+        y = torch.cat([as_given.to(out_dtype), y])
+    return (y, params) if return_params else y
 
 
 def _draw(impl: str, x: Tensor, seed: int, offset: int, plan: Plan) -> Tensor:

@@ -9,6 +9,9 @@ import struct
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..ada.policy import PRESETS as ADA_PRESETS
+from ..ada.policy import AdaPolicy
+
 PADDINGS = ("reflect", "zero")
 _UNIT = 1 << 24  # probabilities are compared with 24 random bits
 _MOST = {"flip": 1.0, "cutout": 1.0, "saturation": 1.0, "contrast": 1.0, "p": 1.0}
@@ -55,7 +58,8 @@ class AugmentPolicy:
             [1 - saturation, 1 + saturation). The identity for one channel.
         contrast: 0 ... 1; the same for the distance to the mean of the whole image.
         noise: at least 0; standard deviation of normal noise added to every element.
-        ada: a policy of adaptive discriminator augmentation, instead of all of the above.
+        ada: an `AdaPolicy`, or the name of one: ADA's transforms instead of all of the above, at
+            probability `p`. The other fields keep their defaults then.
         p: probability 0 ... 1 of each transform, one draw for each; a sample that is not drawn is
             left alone by that transform. A flip happens with probability flip * p.
         round_shift: s = int(side * shift + .5), as DiffAugment rounds it.
@@ -64,7 +68,8 @@ class AugmentPolicy:
         A frozen, hashable value. Strengths are in the units of images in [-1, 1].
 
     Raises:
-        ValueError: a number out of its range, or an unknown padding. TypeError: not a number.
+        ValueError: a number out of its range, an unknown padding, ada with other transforms or of
+            no such name. TypeError: not a number.
 
     Source: Zhang et al. 2020 (CR-GAN, arXiv 1910.12027); Zhao et al. 2020 (DiffAugment, arXiv
         2006.10738).
@@ -83,7 +88,7 @@ class AugmentPolicy:
     saturation: float = 0.0
     contrast: float = 0.0
     noise: float = 0.0
-    ada: Any = None
+    ada: AdaPolicy | str | None = None
     p: float = 1.0
     round_shift: bool = False
 
@@ -107,28 +112,44 @@ class AugmentPolicy:
                 wanted = "a finite number >= 0" if most == math.inf else "within 0 ... 1"
                 raise ValueError(f"AugmentPolicy: expected {name} as {wanted}, got {value}")
 
+        if isinstance(self.ada, str):
+            object.__setattr__(self, "ada", AdaPolicy.preset(self.ada))
+        if self.ada is None:
+            return
+        if not isinstance(self.ada, AdaPolicy):
+            raise TypeError(f"AugmentPolicy: expected ada as an AdaPolicy, got {self.ada!r}")
+        fields = [f for f in dataclasses.fields(self) if f.name not in ("ada", "p")]
+        changed = [f.name for f in fields if getattr(self, f.name) != f.default]
+        if changed:
+            raise ValueError(
+                f"AugmentPolicy: expected ada alone, got {', '.join(changed)} as well; ADA has "
+                "transforms of its own"
+            )
+
     def replace(self, **changes: Any) -> AugmentPolicy:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Field names and plain values. Raises ValueError where `ada` is set."""
-        if self.ada is not None:
-            raise ValueError("AugmentPolicy: a policy with ada cannot be written as plain values")
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "ada"}
+        """Field names and plain values, as JSON and YAML hold them."""
+        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if isinstance(self.ada, AdaPolicy):
+            found["ada"] = self.ada.to_dict()
+        return found
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AugmentPolicy:
         """The inverse of `to_dict`; missing fields take their defaults."""
         if not isinstance(values, dict):
             raise TypeError(f"AugmentPolicy: expected a mapping of fields, got {values!r}")
-        known = [f.name for f in dataclasses.fields(cls) if f.name != "ada"]
+        known = [f.name for f in dataclasses.fields(cls)]
         unknown = sorted(str(key) for key in set(values) - set(known))
         if unknown:
             raise ValueError(
                 f"AugmentPolicy: expected fields among {', '.join(known)}; got {', '.join(unknown)}"
             )
-        return cls(**values)
+        ada = values.get("ada")
+        return cls(**{**values, "ada": AdaPolicy.from_dict(ada) if isinstance(ada, dict) else ada})
 
     def to_yaml(self) -> str:
         """YAML text; needs pyyaml."""
@@ -197,11 +218,13 @@ def resolve(policy: str | AugmentPolicy) -> AugmentPolicy:
         raise TypeError(f"augment: expected policy as a name or an AugmentPolicy, got {policy!r}")
     if policy in PRESETS:
         return PRESETS[policy]
+    if policy in ADA_PRESETS:
+        return AugmentPolicy(ada=policy)
     words = policy.split(",") if policy else []
     if any(word not in _PARTS for word in words):
         raise ValueError(
-            f"augment: expected policy as one of {', '.join(PRESETS)}, or words among "
-            f"{', '.join(_PARTS)} joined by commas; got {policy!r}"
+            f"augment: expected policy as one of {', '.join((*PRESETS, *ADA_PRESETS))}, or words "
+            f"among {', '.join(_PARTS)} joined by commas; got {policy!r}"
         )
     if words != [word for word in _PARTS if word in words]:
         raise ValueError(

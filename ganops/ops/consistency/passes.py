@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..augment import AugmentPolicy, consistency_pair
 from ..gradient_penalty.critic import Critic
 
 Labels: TypeAlias = "Tensor | tuple[Tensor, ...] | dict[str, Tensor] | None"
@@ -22,7 +22,7 @@ class Twins:
     """T, and how it is drawn; `name` is the penalty's, for messages."""
 
     name: str
-    policy: Any
+    policy: str | AugmentPolicy
     augment: Callable[[Tensor], Tensor] | None = None
     generator: torch.Generator | None = None
     seed: int | None = None
@@ -37,9 +37,7 @@ class Twins:
         if self.augment is None:
             drawn = {k: v for k in ("generator", "seed", "offset")
                      if (v := getattr(self, k)) is not None}  # fmt: skip
-            whole: Tensor = importlib.import_module("ganops.ops").consistency_pair(
-                x, self.policy, **drawn
-            )
+            whole: Tensor = consistency_pair(x, self.policy, **drawn)
             return whole
         if (self.generator, self.seed, self.offset) != (None, None, None):
             raise ValueError(

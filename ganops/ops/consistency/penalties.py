@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..augment import AugmentPolicy
 from ..gradient_penalty.critic import Critic
 from ..philox import random_normal, seed_from
 from .loss import consistency_loss
@@ -21,7 +22,7 @@ def cr_penalty(
     critic: Callable[..., Any],
     real: Tensor,
     *,
-    policy: Any = "cr",
+    policy: str | AugmentPolicy = "cr",
     augment: Callable[[Tensor], Tensor] | None = None,
     weight: float = 10.0,
     generator: torch.Generator | None = None,

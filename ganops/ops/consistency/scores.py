@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..augment import AugmentPolicy
 from ..gradient_penalty.critic import Critic
 from .loss import consistency_loss
 from .passes import Labels, Passes, Twins, check_images, check_weight
@@ -37,7 +38,7 @@ def consistency_scores(
     fake: Tensor,
     fake_perturbed: Tensor | None = None,
     *,
-    policy: Any = "cr",
+    policy: str | AugmentPolicy = "cr",
     augment: Callable[[Tensor], Tensor] | None = None,
     weight_real: float = 10.0,
     weight_fake: float = 10.0,
@@ -138,7 +139,7 @@ def bcr_penalty(
     real: Tensor,
     fake: Tensor,
     *,
-    policy: Any = "cr",
+    policy: str | AugmentPolicy = "cr",
     augment: Callable[[Tensor], Tensor] | None = None,
     weight_real: float = 10.0,
     weight_fake: float = 10.0,
