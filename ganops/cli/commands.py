@@ -194,11 +194,40 @@ class Demo:
         return demo.main(self.out, self.steps)
 
 
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """Draw a picture of what augmentation does: one row of images for each policy.
+
+    Without policies: each transform alone. `ganops augment cr diffaug ada-bgc --out a.png`.
+    """
+
+    policies: Positional[Annotated[tuple[str, ...], arg(metavar="POLICY ...")]] = ()
+    """cr, bcr, diffaug, words such as color,cutout, or ada-bgc and its like."""
+    out: Annotated[str, arg(metavar="FILE")] = "augment.png"
+    """FILE.png, .svg or .pdf."""
+    data: Annotated[str, arg(metavar="TEXT")] = "digits"
+    """digits, a folder of images, a .zip with dataset.json, or an IDX file."""
+    n: Annotated[int, arg(metavar="N")] = 8
+    """Images in a row."""
+    res: Number = None
+    """Side to crop and resize images to (default: as they are)."""
+    seed: Annotated[int, arg(metavar="N")] = 0
+    """Which images, and what is drawn for them."""
+
+    def run(self) -> int:
+        from ganops.cli import preview
+
+        return preview.preview(
+            self.data, self.policies, self.out, n=self.n, seed=self.seed, res=self.res
+        )
+
+
 COMMANDS: dict[str, Any] = {
     "train": Train,
     "resume": Resume,
     "sample": Sample,
     "eval": Eval,
     "list": List,
+    "augment": Augment,
     "demo": Demo,
 }
