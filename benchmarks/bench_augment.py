@@ -71,6 +71,30 @@ def stock(x: Tensor, policy: AugmentPolicy, dtype: torch.dtype) -> Tensor:
     return torch.cat((original, y)).to(dtype)
 
 
+def kornia(x: Tensor, policy: AugmentPolicy, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
+    """The peer, where it has the same transforms; it shifts by fractions, through a warp."""
+    if policy.brightness:
+        return {}
+    steps: list[Callable[[Tensor], Tensor]] = []
+
+    def pair() -> Tensor:
+        if not steps:  # here, so that a row says why it has no such arm
+            from kornia import augmentation
+
+            steps.append(augmentation.RandomHorizontalFlip(p=0.5))
+            if policy.shift:
+                most = (-policy.shift, policy.shift)
+                steps.append(
+                    augmentation.RandomTranslate(most, most, p=1.0, padding_mode="reflection")
+                )
+        y = original = x.to(torch.float32) / 127.5 - 1
+        for step in steps:
+            y = step(y)
+        return torch.cat((original, y)).to(dtype)
+
+    return {"kornia": pair}
+
+
 def byte_images(size: Size, device: str) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, size.shape, dtype=torch.uint8, generator=generator).to(device)
@@ -102,6 +126,7 @@ def bench_pair_of_bytes(size: Size, name: str, device: str, impl: str, bench: Be
             ours=lambda: ops.consistency_pair(x, policy, out_dtype=size.dtype, impl=impl),
             stock={"stock": lambda: stock(x, policy, size.dtype)},
             peers=peers,
+            optional=kornia(x, policy, size.dtype),
             floor=Floor.copy(nbytes, size, device),
             nbytes=nbytes,
             flops=0,
