@@ -113,7 +113,7 @@ __device__ __forceinline__ Tap<C> forward_tap(const Task& t, const AugmentSample
 }
 
 template <class In, class Out, class C>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     forward_kernel(Task t, const In* __restrict__ x, Out* __restrict__ y) {
   const Place here = place_of(t);
   if (here.pixel >= t.pixels()) return;
@@ -185,7 +185,7 @@ __device__ __forceinline__ C gathered(const Task& t, const AugmentSample<C>& s,
 }
 
 template <class D, class Out, class C>
-__global__ void __launch_bounds__(kThreads, sizeof(C) == 8 ? 2 : 4)
+__global__ void __launch_bounds__(kThreads, sizeof(C) == 8 ? 2 : 3)
     adjoint_kernel(Task t, const D* __restrict__ dy, Out* __restrict__ dx) {
   const Place here = place_of(t);
   if (here.pixel >= t.pixels()) return;

@@ -24,7 +24,7 @@ __device__ __forceinline__ void for_piece(int64_t row, const F& f) {
 }
 
 template <int N, bool Square, class D, class C>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     sum_kernel(const D* __restrict__ x, const D* __restrict__ y, double* __restrict__ partial,
                C* __restrict__ out, int64_t row, int64_t half, double scale) {
   C sum(0);

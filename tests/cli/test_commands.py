@@ -149,7 +149,7 @@ def test_an_implementation_that_cannot_serve_is_one_sentence(run, capsys) -> Non
             capsys.readouterr()
             assert call(*arguments) == 2
             (line,) = capsys.readouterr().err.strip().splitlines()
-            assert "GANOPS_IMPL: bias_act: impl='triton' cannot serve cpu tensors" in line
+            assert "GANOPS_IMPL: ada: impl='triton' cannot serve cpu tensors" in line
     assert os.listdir(".") == [run]
     assert not os.path.exists(f"{run}/cache")
 
