@@ -44,6 +44,32 @@ def test_uint8_and_out_dtype():
                 ops.ada_augment(x.double() / 127.5 - 1, seed=1))  # fmt: skip
 
 
+@pytest.mark.parametrize("policy", PRESETS)
+def test_an_empty_batch(any_backend, policy):
+    x = torch.ones(0, 3, 4, 4, device=any_backend.device, requires_grad=True)
+    y = ops.ada_augment(x, policy, seed=1, impl=any_backend.impl)
+    (dx,) = torch.autograd.grad(y.sum(), x)
+    assert y.shape == dx.shape == x.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_rounded_once(dtype):
+    x = images(4, 3, 9, 8, dtype=dtype)
+    for policy in ("ada-bgc", "ada-bgcfnc"):
+        wide = ops.ada_augment(x.float(), policy, 0.7, seed=2)
+        assert torch.equal(ops.ada_augment(x, policy, 0.7, seed=2, out_dtype=torch.float32), wide)
+        assert torch.equal(ops.ada_augment(x, policy, 0.7, seed=2), wide.to(dtype))
+
+
+def test_nan_stays_in_its_image(any_backend):
+    x = images(3, 3, 6, 6, dtype=torch.float32, device=any_backend.device)
+    bad = x.clone()
+    bad[1, 0, 2, 2] = torch.nan
+    one, two = (ops.ada_augment(v, "ada-bgcfn", seed=2, impl=any_backend.impl) for v in (x, bad))
+    assert torch.equal(one[::2], two[::2])
+    assert two[1].isnan().any()
+
+
 def test_a_generator_draws_one_seed():
     x = images(2, 1, 5, 5)
     a, b = (ops.ada_augment(x, generator=torch.Generator().manual_seed(4)) for _ in range(2))
@@ -105,6 +131,7 @@ def test_noise_and_cutout():
 
 BAD = [
     (TypeError, "uint8 or a floating", {"x": torch.ones(1, 3, 4, 4, dtype=torch.int32)}),
+    (TypeError, "a dense x", {"x": torch.ones(1, 3, 4, 4).to_sparse()}),
     (ValueError, "shape", {"x": torch.ones(3, 4, 4)}),
     (ValueError, "sides 1 to", {"x": torch.ones(1, 3, 0, 4)}),
     (ValueError, "1 or 3 channels", {"x": torch.ones(1, 2, 4, 4)}),
@@ -116,7 +143,10 @@ BAD = [
     (ValueError, "one floating number", {"p": torch.ones(2)}),
     (ValueError, "seed with offset", {"offset": 3}),
     (ValueError, "0 <= offset", {"seed": 1, "offset": -1}),
+    (TypeError, "offset as an int, got 1.5", {"seed": 1, "offset": 1.5}),
     (TypeError, "seed as an int", {"seed": 1.5}),
+    (TypeError, "as a torch.Generator, got 5", {"generator": 5}),
+    (ValueError, "or a seed, got both", {"seed": 1, "generator": torch.Generator()}),
     (TypeError, "floating out_dtype", {"out_dtype": torch.int8}),
 ]
 
@@ -139,6 +169,10 @@ def test_policies():
             AdaPolicy(**change)
     with pytest.raises(ValueError, match="its own fields, got flips"):
         AdaPolicy.from_dict({"flips": 1})
+    with pytest.raises(TypeError, match="a mapping of fields, got None"):
+        AdaPolicy.from_dict(None)
+    with pytest.raises(ValueError, match=r"one of ada-blit.*got \["):
+        AdaPolicy.preset(["ada-bgc"])
 
 
 def test_kernels_refuse_maps_that_would_overflow():

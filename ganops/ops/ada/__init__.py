@@ -55,8 +55,8 @@ def ada_augment(
             ada-noise, ada-cutout, ada-bg, ada-bgc, ada-bgcf, ada-bgcfn, ada-bgcfnc.
         p: overall probability, at least 0; a number, or a tensor of no dimensions, which is not
             read by the host (and so not checked), and gets no gradient.
-        generator: one seed is drawn from it (None: torch's global generator) unless seed is given.
-        seed: 64-bit key of the Philox streams.
+        generator: one seed is drawn from it (None: torch's global generator).
+        seed: 64-bit key of the Philox streams, instead of a generator.
         offset: number of the first sample, default 0: sample i has the parameters of
             (seed, offset + i), whatever the batch. Needs seed.
         out_dtype: dtype of the result; default x's, float32 for uint8.
@@ -73,10 +73,15 @@ def ada_augment(
     and under torch.func. The adjoint is deterministic on every device. Nothing flows to p.
     Memory kept for backward: a few dozen numbers a sample.
 
+    Not finite numbers are not looked for: they spread to the pixels that the filters reach, with
+    colour over the channels, never to another image.
+
     Raises:
         ValueError: a wrong shape or number of channels, a policy of no such name, p that is
-            negative, not finite or not one number, offset without seed or out of range.
-        TypeError: x or out_dtype of another dtype, p, policy or seed of another type.
+            negative, not finite or not one number, offset without seed or out of range, both
+            generator and seed.
+        TypeError: x or out_dtype of another dtype, p, policy, seed, offset or generator of
+            another type.
         RuntimeError: impl cannot serve; a seed would be drawn inside torch.compile.
 
     Source: Karras et al. 2020, arXiv 2006.06676, and its code.
@@ -92,6 +97,8 @@ def ada_augment(
             "ada_augment: expected x as uint8 or a floating tensor, got "
             f"{x.dtype if isinstance(x, Tensor) else type(x).__name__}"
         )
+    if x.layout != torch.strided:
+        raise TypeError(f"ada_augment: expected a dense x, got layout {x.layout}")
     if x.dim() != 4 or not (1 <= x.shape[2] <= MOST_SIDE and 1 <= x.shape[3] <= MOST_SIDE):
         raise ValueError(
             f"ada_augment: expected x of shape (B, C, H, W), sides 1 to {MOST_SIDE}, got "
@@ -105,14 +112,20 @@ def ada_augment(
     p = _probability(p)
     if seed is None and offset is not None:
         raise ValueError(f"ada_augment: expected a seed with offset={offset}, got none")
+    if seed is not None and generator is not None:
+        raise ValueError("ada_augment: expected a generator or a seed, got both")
     offset = 0 if offset is None else offset
-    if not isinstance(offset, int) or not 0 <= offset <= MOST_SAMPLES:
+    if isinstance(offset, bool) or not isinstance(offset, int):
+        raise TypeError(f"ada_augment: expected offset as an int, got {offset!r}")
+    if not 0 <= offset <= MOST_SAMPLES:
         raise ValueError(f"ada_augment: expected 0 <= offset <= 2^56, got {offset!r}")
     if seed is None:
         seed = seed_from(generator)
     if x.dtype == torch.uint8:
         wide = torch.promote_types(out_dtype, torch.float32)
         x = x.to(wide) / 127.5 - 1.0
+    elif out_dtype != x.dtype or pipeline.uses(("filter", "noise")):  # else each step rounds
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
     impl = _dispatch.choose("ada", impl, x.device, x.dtype)
     with torch.no_grad():
         drawn = draw(pipeline, p, tuple(x.shape), seed, offset, x.device, impl)

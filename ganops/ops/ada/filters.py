@@ -53,6 +53,8 @@ REACH = len(BANK[0]) // 2
 def filter_bands(x: Tensor, gains: Tensor, filtered: Tensor) -> Tensor:
     """x through sum_k gains[k] BANK[k] along both axes, reflected at the edges."""
     n, channels, h, w = x.shape
+    if x.numel() == 0:
+        return x
     v = x if x.dtype == torch.float64 else x.float()
     # Python numbers, one at a time: a table would have to be copied from the host.
     taps = torch.stack(
@@ -74,8 +76,9 @@ def filter_bands(x: Tensor, gains: Tensor, filtered: Tensor) -> Tensor:
 
 def add_noise(x: Tensor, sigma: Tensor, seed: int, offset: int, impl: str) -> Tensor:
     """x + sigma N; element e of sample i has number (offset + i) C H W + e of its stream."""
+    first = offset * x.shape[1:].numel()
     noise = random_normal(
-        x.shape, seed=seed, offset=offset * x[0].numel(), stream=NOISE, device=x.device, impl=impl
+        x.shape, seed=seed, offset=first, stream=NOISE, device=x.device, impl=impl
     )
     noise = noise.double() * sigma.view(-1, 1, 1, 1)
     return x + noise.to(x.dtype)

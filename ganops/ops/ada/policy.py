@@ -97,7 +97,7 @@ class AdaPolicy:
     @classmethod
     def preset(cls, name: str) -> AdaPolicy:
         """The policy of that name: every weight of its groups is 1."""
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"AdaPolicy: expected one of {', '.join(PRESETS)}; got {name!r}")
         weights: dict[str, Any] = dict.fromkeys(PRESETS[name], 1.0)
         return cls(**weights)
@@ -105,7 +105,9 @@ class AdaPolicy:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AdaPolicy:
         """The inverse of `to_dict`; fields that are left out have their defaults."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if not isinstance(values, dict):
+            raise TypeError(f"AdaPolicy: expected a mapping of fields, got {values!r}")
+        unknown = sorted(str(key) for key in set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"AdaPolicy: expected its own fields, got {', '.join(unknown)}")
         return cls(**values)

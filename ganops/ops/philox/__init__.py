@@ -104,6 +104,7 @@ def seed_from(generator: torch.Generator | None = None) -> int:
     One draw, on the generator's own device; drawing from a CUDA generator waits for the GPU.
 
     Raises:
+        TypeError: generator is no torch.Generator.
         RuntimeError: while torch.compile traces one graph, or a CUDA graph is captured: the seed
             would become part of it.
     """
@@ -114,6 +115,8 @@ def seed_from(generator: torch.Generator | None = None) -> int:
             "philox: a seed is a Python number, and drawn inside torch.compile or a CUDA graph it "
             "would be the same for ever: draw outside and pass tensors in (alpha=, noise=)"
         )
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"philox: expected generator as a torch.Generator, got {generator!r}")
     device = "cpu" if generator is None else generator.device
     return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
 
