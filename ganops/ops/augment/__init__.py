@@ -13,12 +13,11 @@ from ..ada import ada_augment
 from ..philox import _signed, seed_from
 from . import reference
 from .autograd import DTYPES, Augment, Spec
-from .policy import PRESETS, AugmentPolicy, Plan, planned, resolve
+from .policy import MOST_PIXELS, PRESETS, AugmentPolicy, Plan, planned, resolve
 
 __all__ = ["PRESETS", "AugmentPolicy", "augment", "consistency_pair"]
 
 MOST_CHANNELS = 8
-MOST_SIDE = 1 << 23  # pixels are counted in float32
 
 
 def consistency_pair(
@@ -222,8 +221,8 @@ def _check(name: str, x: Tensor, out_dtype: torch.dtype | None) -> torch.dtype:
         raise ValueError(f"{name}: expected x of shape (B, C, H, W), got {tuple(x.shape)}")
     if not 1 <= x.shape[1] <= MOST_CHANNELS:
         raise ValueError(f"{name}: expected 1 to {MOST_CHANNELS} channels, got {x.shape[1]}")
-    if max(x.shape[2:]) > MOST_SIDE:
-        raise ValueError(f"{name}: expected sides up to {MOST_SIDE}, got {tuple(x.shape[2:])}")
+    if max(x.shape[2:]) > MOST_PIXELS:
+        raise ValueError(f"{name}: expected sides up to {MOST_PIXELS}, got {tuple(x.shape[2:])}")
     if out_dtype is None:
         return torch.float32 if x.dtype == torch.uint8 else x.dtype
     if out_dtype not in _dispatch.FLOATING:

@@ -13,6 +13,7 @@ from ..ada.policy import PRESETS as ADA_PRESETS
 from ..ada.policy import AdaPolicy
 
 PADDINGS = ("reflect", "zero")
+MOST_PIXELS = 1 << 23  # of a side or a shift: they are counted in float32
 _UNIT = 1 << 24  # probabilities are compared with 24 random bits
 _MOST = {"flip": 1.0, "cutout": 1.0, "saturation": 1.0, "contrast": 1.0, "p": 1.0}
 
@@ -164,8 +165,14 @@ class AugmentPolicy:
         """This policy for images of one size.
 
         Raises:
-            ValueError: a reflected shift that can reach beyond the other border.
+            ValueError: a reflected shift that can reach beyond the other border, or any of more
+                than 2^23 pixels.
         """
+        if max(height, width) * self.shift > MOST_PIXELS:
+            raise ValueError(
+                f"augment: expected a shift of at most {MOST_PIXELS} pixels, got {self.shift} of "
+                f"{(height, width)}"
+            )
         halves = [0.5 if self.round_shift else 0.0] * (not self.subpixel)
         shifts = [int(side * self.shift + h) for side in (height, width) for h in halves] or [0, 0]
         subs = [side * self.shift if self.subpixel else 0.0 for side in (height, width)]
