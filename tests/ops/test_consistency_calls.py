@@ -126,6 +126,15 @@ def test_policies_are_drawn_apart_for_reals_and_fakes(monkeypatch):
     assert asked == [("zero", {"seed": 0})]
 
 
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1, -5])
+def test_every_64_bit_seed_serves(seed):
+    critic = make()
+    signed = seed - 2**64 if seed >= 2**63 else seed
+    assert ops.bcr_penalty(critic, REAL, FAKE, seed=seed).equal(
+        ops.bcr_penalty(critic, REAL, FAKE, seed=signed)
+    )
+
+
 def test_a_step_is_one_graph():
     critic, labels = Conditional(), {"labels": torch.arange(3), "fake_labels": torch.arange(3)}
 
@@ -143,6 +152,11 @@ TWO = torch.tensor([0, 1])
 CALLS = [
     (lambda: ops.cr_penalty(C, REAL, augment=flip, weight=-1.0), ValueError,
      "cr_penalty: expected a finite weight >= 0, got -1.0"),
+    (lambda: ops.bcr_penalty(C, REAL, FAKE, augment=flip, weight_fake="1"), TypeError,
+     "expected weight_fake as a number, got '1'"),
+    (lambda: ops.cr_penalty(C, REAL, augment=3), TypeError, "augment as a function, got 3"),
+    (lambda: ops.perturb_latent(FAKE, None), TypeError, "sigma as a number, got None"),
+    (lambda: ops.perturb_latent(FAKE, generator=3), TypeError, "as a torch.Generator, got 3"),
     (lambda: ops.bcr_penalty(C, REAL, FAKE, augment=flip, weight_fake=float("nan")), ValueError,
      "expected a finite weight_fake >= 0, got nan"),
     (lambda: ops.cr_penalty(C, REAL[:0], augment=flip), ValueError, "at least one sample"),

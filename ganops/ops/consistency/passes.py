@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..augment import AugmentPolicy, consistency_pair
 from ..gradient_penalty.critic import Critic
+from ..philox import _signed
 
 Labels: TypeAlias = "Tensor | tuple[Tensor, ...] | dict[str, Tensor] | None"
 _Flat: TypeAlias = "dict[Any, Tensor]"  # a critic's arguments, by place or by name
@@ -29,8 +30,8 @@ class Twins:
     offset: int | None = None
 
     def of_fakes(self) -> Twins:
-        """Independent of what is drawn for reals: seeds of users are not negative."""
-        return self if self.seed is None else replace(self, seed=~self.seed)
+        """Independent of what is drawn for reals: no user takes both a seed and its complement."""
+        return self if self.seed is None else replace(self, seed=~_signed(self.seed, "seed"))
 
     def pair(self, x: Tensor) -> Tensor:
         """[x ; T(x)]."""
@@ -44,6 +45,8 @@ class Twins:
                 f"{self.name}: expected generator, seed and offset with a policy only, got them "
                 "with augment="
             )
+        if not callable(self.augment):
+            raise TypeError(f"{self.name}: expected augment as a function, got {self.augment!r}")
         twin = self.augment(x)
         if not isinstance(twin, Tensor) or twin.shape != x.shape:
             got = tuple(twin.shape) if isinstance(twin, Tensor) else type(twin).__name__
@@ -165,5 +168,7 @@ def check_images(
 
 def check_weight(name: str, argument: str, weight: float) -> None:
     """A finite number that is not negative."""
+    if not hasattr(weight, "__float__"):
+        raise TypeError(f"{name}: expected {argument} as a number, got {weight!r}")
     if not 0 <= weight < math.inf:
         raise ValueError(f"{name}: expected a finite {argument} >= 0, got {weight}")
