@@ -37,6 +37,7 @@ class AdaptiveAugment(nn.Module):
 
     Raises:
         ValueError: an argument out of range, or logits that are empty or not floating.
+        TypeError: target, kimg or logits of another type; update() with p cast to a half type.
 
     Source: Karras et al. 2020, arXiv 2006.06676, and its code.
 
@@ -60,12 +61,15 @@ class AdaptiveAugment(nn.Module):
         batch: int | None = None,
     ) -> None:
         super().__init__()
+        for name, number in (("target", target), ("kimg", kimg)):
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                raise TypeError(f"AdaptiveAugment: expected {name} as a number, got {number!r}")
         if not -1 <= target <= 1:
             raise ValueError(f"AdaptiveAugment: expected target in [-1, 1], got {target}")
         if not (kimg > 0 and math.isfinite(kimg)):
             raise ValueError(f"AdaptiveAugment: expected kimg > 0 and finite, got {kimg}")
         for name, value in (("interval", interval), ("batch", batch)):
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if (name, value) != ("batch", None) and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"AdaptiveAugment: expected {name} of at least 1, got {value}")
         given = policy.ada if isinstance(policy, AugmentPolicy) else policy
         if given is None:
@@ -92,6 +96,8 @@ class AdaptiveAugment(nn.Module):
     @torch.no_grad()
     def observe(self, real_logits: Tensor) -> None:
         """Counts the signs of a batch of D's logits of reals, on their device."""
+        if not isinstance(real_logits, Tensor):
+            raise TypeError(f"AdaptiveAugment: expected logits as a tensor, got {real_logits!r}")
         if real_logits.numel() == 0 or not real_logits.is_floating_point():
             raise ValueError(
                 "AdaptiveAugment: expected floating logits of at least one real, got "
@@ -108,6 +114,11 @@ class AdaptiveAugment(nn.Module):
 
         Nothing is read by the host. Where nothing was observed, p stays.
         """
+        if self.p.dtype not in (torch.float64, torch.float32):
+            raise TypeError(
+                "AdaptiveAugment: expected p in float64 or float32, as its small steps are lost in "
+                f"others, got {self.p.dtype}: leave this module out of .half() and .bfloat16()"
+            )
         self._batches += 1
         if self._batches < self.interval:
             return

@@ -118,7 +118,7 @@ def test_nothing_is_read_by_the_host():
 
 @pytest.mark.parametrize("change", [
     {"target": 2}, {"kimg": 0}, {"kimg": float("inf")}, {"interval": 0}, {"batch": 0},
-    {"interval": 1.5}, {"policy": "bgc"},
+    {"interval": 1.5}, {"interval": None}, {"policy": "bgc"},
 ])  # fmt: skip
 def test_bad_arguments(change):
     with pytest.raises(ValueError, match="expected"):
@@ -126,6 +126,20 @@ def test_bad_arguments(change):
     for logits in (torch.ones(0), torch.ones(2, dtype=torch.int64)):
         with pytest.raises(ValueError, match="expected floating logits"):
             nn.AdaptiveAugment().observe(logits)
+
+
+def test_wrong_types():
+    for change in ({"target": "a"}, {"kimg": None}):
+        with pytest.raises(TypeError, match="as a number, got"):
+            nn.AdaptiveAugment(**change)
+    with pytest.raises(TypeError, match="logits as a tensor, got"):
+        nn.AdaptiveAugment().observe([1.0])
+
+
+def test_half_types_would_lose_the_steps():
+    augment = nn.AdaptiveAugment().bfloat16()
+    with pytest.raises(TypeError, match=r"p in float64 or float32.*bfloat16"):
+        augment.update()
 
 
 # ---- two processes -----------------------------------------------------------------------------
