@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -114,6 +115,30 @@ def test_the_filter_is_orthogonal():
         shifted = f[max(0, 2 * lag) : 12 + min(0, 2 * lag)]
         other = f[max(0, -2 * lag) : 12 + min(0, -2 * lag)]
         assert abs((shifted * other).sum() - (0.5 if lag == 0 else 0)) < 1e-12
+
+
+def test_every_source_holds_this_filter():
+    root = Path(__file__).parents[2]
+    for name in ("csrc/ada/ada_math.h", "csrc/ada/ada_cuda.cu", "ganops/ops/ada/triton_forward.py"):
+        found = re.findall(r"-?0\.\d{12,}", (root / name).read_text())
+        assert tuple(map(float, found[:12])) == reference.SYM6, name
+
+
+def test_triton_planes_of_more_points_than_32_bits_count(backend):
+    """Their first program alone, whose results were left out."""
+    if backend != ("triton", "cpu"):
+        pytest.skip("for the interpreter")
+    from ganops.ops.ada import triton_forward, triton_kernels
+
+    side, maps = 23168, maps_of(1, 23168, 23168)
+    one, points = torch.ones(1), torch.full((2, 16), torch.nan)
+    common = dict(DOUBLE=False, BLOCK=16)
+    shape = (1, side, side, 0, 0, 0, 0)
+    triton_forward.points_kernel[(1,)](one, maps, points[0], *shape, 10**9, **common)
+    triton_kernels.lattice_kernel[(1,)](one, maps, points[1], points[1], *shape, 10**9,
+                                        HAS_COLOR=False, CHANNELS=1, **common)  # fmt: skip
+    assert_near(points[0], torch.ones(16), 16)
+    assert points[1].isfinite().all()
 
 
 def test_resampling_in_place_gives_the_image_back(any_backend):

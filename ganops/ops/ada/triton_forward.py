@@ -16,7 +16,7 @@ def _sym6(k, DTYPE: tl.constexpr):
     f = tl.where(k == 3, tl.full(k.shape, -0.03416156079324, DTYPE), f)
     f = tl.where(k == 4, tl.full(k.shape, 0.34722898647835004, DTYPE), f)
     f = tl.where(k == 5, tl.full(k.shape, 0.55694639196396, DTYPE), f)
-    f = tl.where(k == 6, tl.full(k.shape, 0.23895218566605196, DTYPE), f)
+    f = tl.where(k == 6, tl.full(k.shape, 0.23895218566605003, DTYPE), f)
     f = tl.where(k == 7, tl.full(k.shape, -0.05136248493090002, DTYPE), f)
     f = tl.where(k == 8, tl.full(k.shape, -0.014891875649220001, DTYPE), f)
     f = tl.where(k == 9, tl.full(k.shape, 0.031625281329940004, DTYPE), f)
@@ -74,8 +74,8 @@ def points_kernel(
         a, b, e, p, q, f = _map(maps, n)
         w, h = 2 * width + 10, 2 * height + 10
         i = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-        inside = i < w * h
         mx, my = i % w - 5, i // w - 5
+        inside = my < h - 5  # w h can pass 2^31
         u, v = a * mx + b * my + 2 * e, p * mx + q * my + 2 * f
         image = x + n * sn + c * sc
         total = tl.zeros((BLOCK,), DTYPE)

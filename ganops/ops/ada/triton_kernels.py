@@ -79,7 +79,7 @@ def lattice_kernel(
         total = _colored(
             dy, color, n, c, sn, sc, sy, sx, x, y, inside, HAS_COLOR, CHANNELS, DTYPE, BLOCK
         )
-    tl.store(points + plane * w * h + i, total, mask=i < w * h)
+    tl.store(points + plane * w * h + i, total, mask=y < h)  # w h can pass 2^31
 
 
 @triton.jit
