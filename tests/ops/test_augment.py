@@ -249,6 +249,13 @@ def test_known_draws(any_backend):
     assert "\n".join(" ".join(float(v).hex() for v in row) for row in rows) == PINNED
 
 
+def test_triton_refuses_images_that_32_bits_do_not_count():
+    kernels = pytest.importorskip("ganops.ops.augment.triton_kernels")
+    x = torch.ones(1, dtype=torch.uint8).expand(1, 8, 2**14, 2**14)
+    with pytest.raises(ValueError, match=r"fewer than 2\^31 numbers"):
+        kernels.augment(x, torch.zeros(1, 11), 0, 0, 0, 0, False, False)
+
+
 def test_another_process_draws_the_same():
     code = (
         "import torch; from ganops import ops; x = torch.arange(192, dtype=torch.uint8);"

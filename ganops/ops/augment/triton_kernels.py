@@ -213,6 +213,11 @@ def augment_params(
 
 def _geometry(x: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
     """x in one of the two memory orders, and height, width, strides of a pixel and a channel."""
+    if x.shape[1:].numel() >= 2**31:  # pixels and elements are counted in 32 bits
+        raise ValueError(
+            f"augment: expected images of fewer than 2^31 numbers for Triton, got "
+            f"{tuple(x.shape[1:])}"
+        )
     x = x if is_channels_last(x) else x.contiguous()
     _, channels, height, width = x.shape
     last = is_channels_last(x)
