@@ -44,6 +44,9 @@ def test_setup_filter():
     ("error", "match", "f", "more"),
     [
         (TypeError, "expected f as numbers, got 'abc'", "abc", {}),
+        (TypeError, "expected f as numbers.*it is complex", [1 + 2j], {}),
+        (ValueError, "expected gain as a finite number, got '2'", [1], {"gain": "2"}),
+        (ValueError, "expected gain as a finite number, got nan", [1], {"gain": float("nan")}),
         (ValueError, r"one or two dims, got shape \(1, 1, 1\)", [[[1]]], {}),
         (ValueError, r"one or two dims, got shape \(0,\)", [], {}),
         (ValueError, "one dim to be separable", [[1, 2]], {"separable": True}),
@@ -176,6 +179,8 @@ def test_the_relatives_say_their_own_name(op):
     for args in ((X[0], TAPS), (X, [1.0])):
         with pytest.raises((ValueError, TypeError), match=f"^{op}: "):
             getattr(ops, op)(*args)
+    with pytest.raises(ValueError, match=": expected gain as a finite number, got None"):
+        getattr(ops, op)(X, TAPS, gain=None)
     with pytest.raises(TypeError, match=f"^{op}: expected padding as integers"):
         getattr(ops, op)(X, TAPS, padding="same")
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from ... import _dispatch
 from .._autograd import differentiable
 from . import reference
-from .arguments import Pair, check_images, factors_of, padding_beyond, padding_of, taps_of
+from .arguments import (
+    Pair,
+    check_gain,
+    check_images,
+    factors_of,
+    padding_beyond,
+    padding_of,
+    taps_of,
+)
 from .autograd import Spec, Upfirdn2d, no_filter_gradient
 from .filters import setup_filter
 
@@ -77,8 +83,7 @@ def upfirdn2d(
     """
     check_images("upfirdn2d", x)
     taps = taps_of("upfirdn2d", x, f)
-    if not isinstance(gain, (int, float)) or not math.isfinite(gain):
-        raise ValueError(f"upfirdn2d: expected gain as a finite number, got {gain!r}")
+    check_gain("upfirdn2d", gain)
     ups, downs = factors_of("upfirdn2d", "up", up), factors_of("upfirdn2d", "down", down)
     x0, x1, y0, y1 = padding_of("upfirdn2d", padding)
     sizes = (x.shape[3] * ups[0] + x0 + x1, x.shape[2] * ups[1] + y0 + y1)
@@ -157,6 +162,7 @@ def upsample2d(
         tensor([[[[1., 1., 2., 2.]]]])
     """
     check_images("upsample2d", x)
+    check_gain("upsample2d", gain)
     factors, taps = factors_of("upsample2d", "up", up), taps_of("upsample2d", x, f)
     sides = [((k + u - 1) // 2, (k - u) // 2) for k, u in zip(taps, factors)]
     pads = padding_beyond("upsample2d", padding, sides)

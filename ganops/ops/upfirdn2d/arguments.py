@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,11 @@ def check_images(op: str, x: Any) -> None:
         raise ValueError(
             f"{op}: expected x of shape (N, C, H, W) with at least one pixel, got {tuple(x.shape)}"
         )
+
+
+def check_gain(op: str, gain: Any) -> None:
+    if not isinstance(gain, (int, float)) or not math.isfinite(gain):
+        raise ValueError(f"{op}: expected gain as a finite number, got {gain!r}")
 
 
 def taps_of(op: str, x: Tensor, f: Any) -> tuple[int, int]:

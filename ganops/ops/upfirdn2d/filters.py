@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .arguments import check_gain
+
 
 def setup_filter(
     f: Any,
@@ -34,7 +36,8 @@ def setup_filter(
 
     Raises:
         ValueError: no taps, more than two dims, separable with two, normalize of taps whose sum is
-            0 or not finite, or a separable filter with a negative gain. TypeError: not numbers.
+            0 or not finite, a gain that is not finite, or a separable filter with a negative one.
+            TypeError: not real numbers.
 
     Source: Karras et al. 2020 (StyleGAN2), whose function of this name it follows.
 
@@ -42,8 +45,12 @@ def setup_filter(
         >>> setup_filter([1, 2, 1])[1]
         tensor([0.1250, 0.2500, 0.1250])
     """
+    check_gain("setup_filter", gain)
     try:
-        g = torch.as_tensor(1.0 if f is None else f).detach().to("cpu", torch.float64)
+        g = torch.as_tensor(1.0 if f is None else f).detach()
+        if g.is_complex():
+            raise TypeError("it is complex")
+        g = g.to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"setup_filter: expected f as numbers, got {f!r} ({error})") from None
     g = g.reshape(1) if g.dim() == 0 else g
