@@ -166,6 +166,21 @@ WRONG = {
 }  # fmt: skip
 
 
+def test_triton_planes_of_more_numbers_than_32_bits_count(backend):
+    """Their first program alone, whose results were left out."""
+    if backend != ("triton", "cpu"):
+        pytest.skip("for the interpreter")
+    from ganops.ops.upfirdn2d.triton_kernels import upfirdn_kernel
+
+    side, y = 46341, torch.full((16,), torch.nan)
+    upfirdn_kernel[(1,)](
+        torch.ones(1), torch.full((1, 1), 3.0), y, side, side, side, side, 1, 0, 0, 0, 0, 0, 0, 0,
+        1, 0, 0, 0, 0, 10**9, 1.0, UP_X=1, UP_Y=1, DOWN_X=1, DOWN_Y=1, KX=1, KY=1, FLIP=False,
+        LAST=False, BLOCK=16, DOUBLE=False,
+    )  # fmt: skip
+    assert torch.equal(y, torch.full((16,), 3.0))
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_arguments(case):
     error, match, args, kwargs = WRONG[case]

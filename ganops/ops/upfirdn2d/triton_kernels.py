@@ -41,7 +41,7 @@ def upfirdn_kernel(
         sample, channel, pixel = plane, i % channels, i // channels
     else:
         sample, channel, pixel = plane // channels, plane % channels, i
-    valid = pixel < out_h * out_w
+    valid = pixel < (pixel * 0 + out_h) * out_w  # which can pass 2^31
     row, column = pixel // out_w, pixel % out_w
     from_x, from_y = column * DOWN_X + shift_x, row * DOWN_Y + shift_y
     at_x, at_y = (from_x + UP_X - 1) // UP_X, (from_y + UP_Y - 1) // UP_Y
