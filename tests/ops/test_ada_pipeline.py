@@ -143,6 +143,11 @@ BAD = [
     (ValueError, "one floating number", {"p": torch.ones(2)}),
     (ValueError, "seed with offset", {"offset": 3}),
     (ValueError, "0 <= offset", {"seed": 1, "offset": -1}),
+    (
+        ValueError,
+        r"at most 2\^62 with noise",
+        {"policy": "ada-noise", "seed": 1, "offset": 2**56, "x": torch.ones(1, 3, 8, 8)},
+    ),
     (TypeError, "offset as an int, got 1.5", {"seed": 1, "offset": 1.5}),
     (TypeError, "seed as an int", {"seed": 1.5}),
     (TypeError, "as a torch.Generator, got 5", {"generator": 5}),

@@ -119,6 +119,11 @@ def ada_augment(
         raise TypeError(f"ada_augment: expected offset as an int, got {offset!r}")
     if not 0 <= offset <= MOST_SAMPLES:
         raise ValueError(f"ada_augment: expected 0 <= offset <= 2^56, got {offset!r}")
+    if pipeline.noise > 0 and (offset + x.shape[0]) * x.shape[1:].numel() > 2**62:
+        raise ValueError(
+            "ada_augment: expected (offset + B) C H W of at most 2^62 with noise, got offset "
+            f"{offset} for shape {tuple(x.shape)}"
+        )
     if seed is None:
         seed = seed_from(generator)
     if x.dtype == torch.uint8:
