@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ... import _dispatch
 from .._autograd import differentiable, kernel
-from ..ada import ada_augment
+from ..ada import AdaPolicy, ada_augment
 from ..philox import _signed, seed_from
 from . import reference
 from .autograd import DTYPES, Augment, Spec
@@ -146,7 +146,7 @@ def _run(
     seed = seed_from(generator) if seed is None else _signed(seed, "seed")
     offset = _checked_offset(name, offset, x.shape[0])
     if policy.ada is not None:
-        return _by_ada(x, policy, seed, offset, out_dtype, return_params, impl, pair)
+        return _by_ada(x, policy.ada, policy.p, seed, offset, out_dtype, return_params, impl, pair)
     make_plan = AugmentPolicy.plan if torch.compiler.is_compiling() else planned
     plan = make_plan(policy, x.shape[2], x.shape[3])
     impl = _dispatch.choose("augment", impl, x.device, out_dtype)
@@ -167,13 +167,12 @@ def _run(
 
 
 def _by_ada(
-    x: Tensor, policy: AugmentPolicy, seed: int, offset: int, out_dtype: torch.dtype,
+    x: Tensor, policy: AdaPolicy | str, p: float, seed: int, offset: int, out_dtype: torch.dtype,
     return_params: bool, impl: str, pair: bool,
 ) -> Any:  # fmt: skip
     """By `ada_augment`; the originals of a pair are a copy beside it."""
-    assert policy.ada is not None
-    y, params = ada_augment(x, policy.ada, policy.p, seed=seed, offset=offset,
-                            out_dtype=out_dtype, return_params=True, impl=impl)  # fmt: skip
+    y, params = ada_augment(x, policy, p, seed=seed, offset=offset, out_dtype=out_dtype,
+                            return_params=True, impl=impl)  # fmt: skip
     if pair:
         as_given = x.to(torch.float32) / 127.5 - 1 if x.dtype == torch.uint8 else x
         y = torch.cat([as_given.to(out_dtype), y])
