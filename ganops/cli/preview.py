@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from ganops.ops import AugmentPolicy, augment
 from ganops.trainers import pictures
 from ganops.trainers.checkpoint import write_atomically
 
-OFF = {"flip": 0.0, "shift": 0.0}
+OFF: dict[str, Any] = {"flip": 0.0, "shift": 0.0}
 # One transform each, strong enough to be seen; presets follow as they are.
 SINGLE: dict[str, AugmentPolicy] = {
     "flip": AugmentPolicy(flip=1.0, shift=0.0),
@@ -32,11 +33,9 @@ SINGLE: dict[str, AugmentPolicy] = {
 
 def rows(images: Tensor, policies: Sequence[str], seed: int) -> dict[str, Tensor]:
     """uint8 (n, C, H, W) -> by name, uint8 images of the same shape: the originals, then T(x)."""
-    wanted: dict[str, str | AugmentPolicy] = dict.fromkeys(policies) or {**SINGLE}
-    wanted = {name: SINGLE.get(name, name) for name in wanted}
     found = {"original": images}
-    for name, policy in wanted.items():
-        shown = augment(images, policy, seed=seed)
+    for name in dict.fromkeys(policies or SINGLE):
+        shown = augment(images, SINGLE.get(name, name), seed=seed)
         found[name] = ((shown + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return found
 
