@@ -70,3 +70,17 @@ def test_a_jacobian_penalty_of_an_optimised_critic_is_refused_in_one_form_and_ri
         torch.autograd.functional.jacobian(critic, x, create_graph=True, vectorize=True)
     (got,) = torch.autograd.grad(torch.func.jacrev(critic)(x).square().sum(), critic[0].weight)
     torch.testing.assert_close(got, expected)
+
+
+def test_gradients_sample_by_sample_of_an_optimised_critic():
+    def gradients(critic):
+        def score(params, x):
+            return torch.func.functional_call(critic, params, (x[None],)).square().sum()
+
+        params = {k: p.detach() for k, p in critic.named_parameters()}
+        return torch.func.vmap(torch.func.grad(score), (None, 0))(params, images)
+
+    images = torch.ones(2, 3, 4, 4, dtype=torch.float64)
+    critic = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.2), nn.Flatten()).double()
+    expected = gradients(critic)
+    torch.testing.assert_close(gradients(ganops.optimize(critic, verbose=False)), expected)
