@@ -52,10 +52,30 @@ class _Bound:
         """There are none."""
 
 
+def _refuse_lost_graph(args: tuple[Any, ...]) -> None:
+    """Raises where torch would drop the graph that a Function records, without a word.
+
+    autograd.grad(is_grads_batched=True) has a batching of its own, which is not torch.func's; what
+    a Function returns under it comes back without a graph. Its tensors have no storage.
+    """
+    for t in args:
+        if isinstance(t, torch.Tensor):
+            try:
+                t.untyped_storage()
+            except NotImplementedError as error:
+                if torch.is_grad_enabled() and not transformed() and "Batched" in str(error):
+                    raise RuntimeError(
+                        "ganops: is_grads_batched=True (vectorize=True) with create_graph=True "
+                        "would lose the second derivative of this op; take the gradients one by "
+                        "one, or by torch.func.jacrev"
+                    ) from None
+
+
 class _Positional(inspect.Signature):
     """Of a function whose arguments are all given, by position; the last may be `*rest`."""
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:
+        _refuse_lost_graph(args)  # apply() calls this first, in its caller's grad mode
         *_, last = self.parameters.values()
         rest = last.kind == last.VAR_POSITIONAL and len(args) >= len(self.parameters) - 1
         if kwargs or not (rest or len(args) == len(self.parameters)):

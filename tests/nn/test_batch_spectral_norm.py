@@ -261,6 +261,17 @@ def test_compiled_forward():
     torch._dynamo.reset()
 
 
+def test_a_penalty_in_a_compiled_step():
+    (stock, ours), found = pair(), []
+    step = torch.compile(ops.r1_penalty, fullgraph=True, backend="aot_eager")
+    for critic in (stock, ours):
+        weight = critic.conv.parametrizations.weight.original
+        found.append(torch.autograd.grad(step(critic, images()), weight))
+    torch.testing.assert_close(*found)
+    assert_same_state(stock, ours)
+    torch._dynamo.reset()
+
+
 def test_nothing_to_batch():
     with pytest.raises(ValueError, match=r"expected layers under .*spectral_norm.*in Linear"):
         batch_spectral_norm(nn.Linear(2, 2))

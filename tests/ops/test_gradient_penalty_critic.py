@@ -304,6 +304,7 @@ def under_no_grad(x):
         (lambda x: x.sum(), {}, ValueError, r"scores of shape \(4, ...\).*got \(\)"),
         (lambda x: x[:3].sum(1), {}, ValueError, r"scores of shape \(4, ...\).*got \(3,\)"),
         (lambda x: (x, x), {}, TypeError, "return a tensor, got tuple; pick one with output="),
+        (lambda x: x.sum(1) * 1j, {}, TypeError, "expected real scores, got torch.complex64"),
         (lambda x: x.sum(1), {"engine": "shared"}, ValueError, "engine 'auto', .* or 'tangent'"),
         (lambda x: x.sum(1), {"center": -1.0}, ValueError, "finite center >= 0, got -1.0"),
     ],
@@ -311,6 +312,18 @@ def under_no_grad(x):
 def test_bad_critics(critic, kwargs, error, message):
     with pytest.raises(error, match=message):
         ops.gradient_penalty(critic, REAL, FAKE, **kwargs)
+
+
+def test_images_made_in_inference_mode_serve():
+    with torch.inference_mode():
+        real, fake = images(5, 6)
+    critic, alpha = mlp(), torch.rand(5)
+    for call in (
+        lambda *pair: ops.gradient_penalty(critic, *pair, alpha=alpha),
+        lambda *pair: ops.wgan_gp_loss(critic, *pair, alpha=alpha),
+        lambda real, fake: ops.r1_penalty(critic, real) + ops.r2_penalty(critic, fake),
+    ):
+        assert_same_bits(call(real, fake), call(real.clone(), fake.clone()))
 
 
 def test_no_implementation_is_replaced_in_silence():

@@ -194,6 +194,14 @@ def test_compiles():
             ([torch.ones(3, 2)], [torch.ones(2)], [torch.ones(3)]),
             r"u of shape \(3,\) and v of \(2,\)",
         ),
+        (
+            ([torch.ones(3, 2)], [torch.ones(3, device="meta")], [torch.ones(2)]),
+            "u and v on cpu as the weight is, got meta and cpu",
+        ),
+        (
+            ([torch.ones(3, 2)], [torch.ones(3)], [torch.ones(2, device="meta")]),
+            "u and v on cpu as the weight is, got cpu and meta",
+        ),
     ],
 )
 def test_bad_shapes(arguments, message):
@@ -209,3 +217,5 @@ def test_bad_numbers_and_types():
         ops.spectral_norm_weights(*ones, dim=2)
     with pytest.raises(TypeError, match=r"float tensors, got torch.int64"):
         ops.spectral_norm_weights([torch.ones(3, 2, dtype=torch.int64)], *ones[1:])
+    with pytest.raises(TypeError, match=r"float vectors, got torch.int64 and torch.float32"):
+        ops.spectral_norm_weights(ones[0], [ones[1][0].long()], ones[2])

@@ -49,6 +49,8 @@ class Critic:
                 f"{self.name}: expected the {self.noun} to return a tensor, got "
                 f"{type(out).__name__}; pick one with output="
             )
+        if out.is_complex():
+            raise TypeError(f"{self.name}: expected real scores, got {out.dtype}; use output=")
         if out.dim() == 0 or out.shape[0] != x.shape[0]:
             raise ValueError(
                 f"{self.name}: expected scores of shape ({x.shape[0]}, ...), one row per sample, "
@@ -172,4 +174,6 @@ def leaf(name: str, argument: str, x: Any) -> Tensor:
 
 def differentiable_leaf(x: Tensor) -> Tensor:
     """x requiring grad, but not while compiling: torch.func.grad needs no leaf there."""
-    return x if torch.compiler.is_compiling() else x.requires_grad_()
+    if torch.compiler.is_compiling():
+        return x
+    return (x.clone() if x.is_inference() else x).requires_grad_()

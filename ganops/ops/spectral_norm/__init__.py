@@ -63,8 +63,8 @@ def spectral_norm_weights(
 
     Raises:
         ValueError: lists of different lengths, a weight of fewer than two dimensions, vectors of
-            other shapes than its rows and columns, negative n_iterations. TypeError: a weight is
-            not a floating tensor.
+            other shapes than its rows and columns or on another device, negative n_iterations.
+            TypeError: a weight or a vector is not a floating tensor.
 
     Source: Miyato et al. 2018, arXiv 1802.05957; the order of the iteration is torch's.
 
@@ -139,4 +139,13 @@ def _check(
             raise ValueError(
                 f"spectral_norm_weights: expected u of shape ({rows},) and v of ({columns},) for "
                 f"a weight {tuple(w.shape)}, got {tuple(u.shape)} and {tuple(v.shape)}"
+            )
+        if not (u.device == v.device == w.device):
+            raise ValueError(
+                f"spectral_norm_weights: expected u and v on {w.device} as the weight is, got "
+                f"{u.device} and {v.device}"
+            )
+        if not (u.is_floating_point() and v.is_floating_point()):
+            raise TypeError(
+                f"spectral_norm_weights: expected float vectors, got {u.dtype} and {v.dtype}"
             )

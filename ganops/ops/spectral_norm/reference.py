@@ -38,8 +38,11 @@ def iterated(
         new_u = wv / torch.linalg.vector_norm(wv).clamp_min(eps)
         wu = torch.mv(wide.t(), new_u)
         new_v = wu / torch.linalg.vector_norm(wu).clamp_min(eps)
-    u.copy_(new_u)
-    v.copy_(new_v)
+    for kept, new in ((u, new_u), (v, new_v)):
+        if torch.compiler.is_compiling():
+            torch.mul(new, 1, out=kept)  # torch.func.grad refuses copy_ there, and vmap this
+        else:
+            kept.copy_(new)
     return new_u, new_v
 
 
