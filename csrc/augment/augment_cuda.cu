@@ -96,6 +96,12 @@ __device__ __forceinline__ Place place_of(const Task& t) {
   return {image, pixel, pixel / width, pixel % width};
 }
 
+// In 32 bits: the adjoint has no registers to spare.
+template <class C>
+__device__ __forceinline__ bool inside_cutout(const AugmentSample<C>& s, int h, int w) {
+  return h >= int(s.top) && h < int(s.bottom) && w >= int(s.left) && w < int(s.right);
+}
+
 // One tap of the forward pass: weight and input pixel, or no weight.
 template <class C>
 struct Tap {
@@ -112,15 +118,16 @@ __device__ __forceinline__ Tap<C> forward_tap(const Task& t, const AugmentSample
   return {weight, r * t.shape.width + (s.flip ? t.shape.width - 1 - c : c)};
 }
 
+// 0 leaves the choice to ptxas, which spills doubles for the sake of more blocks.
 template <class In, class Out, class C>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, sizeof(C) == 8 ? 2 : 0)
     forward_kernel(Task t, const In* __restrict__ x, Out* __restrict__ y) {
   const Place here = place_of(t);
   if (here.pixel >= t.pixels()) return;
   const int64_t b = here.image, base = b * t.shape.image(), channels = t.shape.channels;
   const int64_t pixel = here.pixel, h = here.row, w = here.column;
   const AugmentSample<C> s = sample_of<C>(t, b);
-  const bool cut = h >= s.top && h < s.bottom && w >= s.left && w < s.right;
+  const bool cut = inside_cutout(s, here.row, here.column);
   const auto at = [&](int64_t p, int64_t c) {
     return base + p * t.pixel_stride + c * t.channel_stride;
   };
@@ -177,7 +184,7 @@ __device__ __forceinline__ C gathered(const Task& t, const AugmentSample<C>& s,
       const int64_t w =
           augment_reader(q, s.ix + j / readers, t.shape.width, t.reflect(), j % readers);
       if (w < 0 || weight == C(0)) continue;
-      if (h >= s.top && h < s.bottom && w >= s.left && w < s.right) continue;
+      if (inside_cutout(s, int(h), int(w))) continue;
       sum += weight * widen<C>(dy[(h * t.shape.width + w) * t.pixel_stride + c * t.channel_stride]);
     }
   }
