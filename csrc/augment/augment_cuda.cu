@@ -96,12 +96,6 @@ __device__ __forceinline__ Place place_of(const Task& t) {
   return {image, pixel, pixel / width, pixel % width};
 }
 
-// In 32 bits: the adjoint has no registers to spare.
-template <class C>
-__device__ __forceinline__ bool inside_cutout(const AugmentSample<C>& s, int h, int w) {
-  return h >= int(s.top) && h < int(s.bottom) && w >= int(s.left) && w < int(s.right);
-}
-
 // One tap of the forward pass: weight and input pixel, or no weight.
 template <class C>
 struct Tap {
