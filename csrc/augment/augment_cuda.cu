@@ -112,15 +112,16 @@ __device__ __forceinline__ Tap<C> forward_tap(const Task& t, const AugmentSample
   return {weight, r * t.shape.width + (s.flip ? t.shape.width - 1 - c : c)};
 }
 
+// 0 leaves the choice to ptxas, which spills doubles for the sake of more blocks.
 template <class In, class Out, class C>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, sizeof(C) == 8 ? 2 : 0)
     forward_kernel(Task t, const In* __restrict__ x, Out* __restrict__ y) {
   const Place here = place_of(t);
   if (here.pixel >= t.pixels()) return;
   const int64_t b = here.image, base = b * t.shape.image(), channels = t.shape.channels;
   const int64_t pixel = here.pixel, h = here.row, w = here.column;
   const AugmentSample<C> s = sample_of<C>(t, b);
-  const bool cut = h >= s.top && h < s.bottom && w >= s.left && w < s.right;
+  const bool cut = inside_cutout(s, here.row, here.column);
   const auto at = [&](int64_t p, int64_t c) {
     return base + p * t.pixel_stride + c * t.channel_stride;
   };
@@ -177,7 +178,7 @@ __device__ __forceinline__ C gathered(const Task& t, const AugmentSample<C>& s,
       const int64_t w =
           augment_reader(q, s.ix + j / readers, t.shape.width, t.reflect(), j % readers);
       if (w < 0 || weight == C(0)) continue;
-      if (h >= s.top && h < s.bottom && w >= s.left && w < s.right) continue;
+      if (inside_cutout(s, int(h), int(w))) continue;
       sum += weight * widen<C>(dy[(h * t.shape.width + w) * t.pixel_stride + c * t.channel_stride]);
     }
   }

@@ -157,4 +157,10 @@ GANOPS_HD GANOPS_INLINE AugmentSample<C> augment_sample(const float* row, int64_
   return s;
 }
 
+// In 32 bits: CUDA's adjoint has no registers to spare.
+template <class C>
+GANOPS_HD GANOPS_INLINE bool inside_cutout(const AugmentSample<C>& s, int h, int w) {
+  return h >= int(s.top) && h < int(s.bottom) && w >= int(s.left) && w < int(s.right);
+}
+
 }  // namespace ganops

@@ -20,6 +20,7 @@ __device__ __forceinline__ void for_piece(int64_t row, const F& f) {
   const int64_t pieces = pieces_of(row), begin = blockIdx.x % pieces * kPiece;
   const int64_t end = begin + kPiece < row ? begin + kPiece : row;
   const int64_t base = blockIdx.x / pieces * row;
+#pragma unroll(N == 1 ? 4 : 1)  // whole packs of several rounds spill
   for (int64_t i = begin + threadIdx.x * N; i < end; i += int64_t(kThreads) * N) f(base + i);
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,8 @@ SMALL = [
 
 
 def test_value_and_adjoint_equal_the_references(backend):
+    if small(backend) and version("triton").startswith("3.6."):
+        pytest.skip("Triton 3.6's interpreter: no range() up to a computed value with NumPy 2.4")
     for dtype, shape, policy in SMALL if small(backend) else CASES:
         x = images(*shape, dtype=dtype, device=backend.device)
         several = dtype == torch.float32 and shape[1] == 3 and x.numel() and not small(backend)

@@ -84,7 +84,8 @@ def sum_kernel(
     iy, fy = shift(params, b, 1, DOUBLE)
     ix, fx = shift(params, b, 2, DOUBLE)
     total = tl.zeros((BLOCK,), tl.float64 if DOUBLE else tl.float32)
-    for start in range(0, pixels, BLOCK):
+    start = 0
+    while start < pixels:  # the interpreter of Triton 3.6 has no range() over an argument
         i = start + tl.arange(0, BLOCK)
         mask = i < pixels
         h, w = i // width, i % width
@@ -101,6 +102,7 @@ def sum_kernel(
             at = i.to(tl.int64) * pixel_stride + c * channel_stride
             v = load(x, at, mask & (weight != 0), DOUBLE, BYTES)
             total += tl.where(weight != 0, weight * v, 0.0)
+        start += BLOCK
     tl.store(sums + b, tl.sum(total, 0).to(tl.float64))
 
 

@@ -84,7 +84,8 @@ class Passes:
                 f"{self._critic.name}: expected the same labels for real and for fake images, "
                 f"got {[*self._labels[0]]} and {[*flat]}"
             )
-        if twice := flat.keys() & (self._critic.kwargs or {}):
+        # No set of keys: torch 2.11's compiler has none of a dictionary made while it traces.
+        if twice := [key for key in flat if key in (self._critic.kwargs or {})]:
             raise ValueError(
                 f"{self._critic.name}: expected each argument once, got {sorted(twice)} both in "
                 "labels and in critic_kwargs"
