@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 from torch.autograd.function import FunctionCtx
 
 from .. import _dispatch, _library
@@ -63,12 +63,23 @@ def _refuse_lost_graph(args: tuple[Any, ...]) -> None:
             try:
                 t.untyped_storage()
             except NotImplementedError as error:
-                if torch.is_grad_enabled() and not transformed() and "Batched" in str(error):
+                recorded = torch.is_grad_enabled() and not transformed() and not _forward_mode()
+                if recorded and "Batched" in str(error):
                     raise RuntimeError(
                         "ganops: is_grads_batched=True (vectorize=True) with create_graph=True "
                         "would lose the second derivative of this op; take the gradients one by "
                         "one, or by torch.func.jacrev"
                     ) from None
+
+
+def _forward_mode() -> bool:
+    """Is a level of forward mode open? Its batched tangents are no result of anybody's."""
+    one = torch.ones(())
+    try:
+        forward_ad.make_dual(one, one)
+    except RuntimeError:
+        return False
+    return True
 
 
 class _Positional(inspect.Signature):
