@@ -69,12 +69,15 @@ def optimize(module: nn.Module, *, inplace: bool = True, verbose: bool = True) -
     and the numbers are torch's own, first derivatives included. What changes is the second
     derivative: piecewise linear layers send nothing to the primal network, convolutions take their
     weight gradient from the real weight-gradient kernel, and norms and smooth activations run one
-    fused kernel. The penalties of `ganops.ops` do the
-    same for an untouched critic; this makes it last, for penalties of your own as well.
+    fused kernel. The penalties of `ganops.ops` do the same for an untouched critic; this makes it
+    last, for penalties of your own as well.
 
     Layers are known by exact type. Left alone, with a reason in the report: subclasses (they may
     rely on what a twin leaves out), layers whose forward was replaced, lazy layers, and scripted
     modules.
+
+    Some activations with inplace=True raise torch's own "view modified inplace" afterwards under
+    torch.func.vmap, jacfwd or hessian, where torch's layers run; inplace=False serves there.
 
     Args:
         module: any module, not compiled.
