@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch.autograd import Function, forward_ad
-from torch.autograd.function import FunctionCtx
 
 from .. import _dispatch, _library
 
@@ -155,12 +154,14 @@ def _bound(autograd: Callable[..., Any], impl: str) -> Callable[..., Any]:
     return lambda *args: autograd(impl, *args)
 
 
-def is_last_order(ctx: Any) -> bool:
-    """Will nobody differentiate this backward? Then kernels need no Function around them.
+def is_last_order(*tensors: torch.Tensor | None) -> bool:
+    """Will nobody differentiate a backward on these? Then a kernel needs no Function around it.
 
-    Under torch.func, which hands over a context of its own, the Function knows what to do.
+    Forward mode differentiates with grad mode off, too, and would lose a bare kernel's tangent.
     """
-    return not torch.is_grad_enabled() and isinstance(ctx, FunctionCtx)
+    return not torch.is_grad_enabled() and all(
+        t is None or forward_ad.unpack_dual(t).tangent is None for t in tensors
+    )
 
 
 def refuse(op: str, order: int) -> RuntimeError:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
+from two_processes import meet, run_two
 
 from ganops import nn, ops
-
-SECONDS = 60
 
 
 def steps(augment, logits, n):
@@ -149,8 +145,7 @@ LOGITS = torch.tensor([1.0, 1, 1, 1, 1, 1, -1, 1])
 
 
 def process(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank,
-                            world_size=2, timeout=timedelta(seconds=SECONDS / 2))  # fmt: skip
+    meet(rank, folder)
     augment = nn.AdaptiveAugment(kimg=1, interval=2, target=0.7)
     for _ in range(2):
         augment.observe(LOGITS[4 * rank :][:4])
@@ -160,21 +155,7 @@ def process(rank, folder):
 
 
 def test_two_processes_count_together(tmp_path):
-    if not (dist.is_available() and dist.is_gloo_available()):
-        pytest.skip("this torch has no gloo")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)], env=environment,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        said = [p.communicate(timeout=SECONDS)[0] for p in running]
-    finally:
-        for p in running:
-            p.kill()
-    assert [p.returncode for p in running] == [0, 0], "\n".join(said)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    found = run_two(__file__, tmp_path)
     alone = nn.AdaptiveAugment(kimg=1, interval=2, target=0.7)
     assert steps(alone, LOGITS, 2) == pytest.approx(16 / 1000)
     for state in found:

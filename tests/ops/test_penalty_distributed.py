@@ -7,11 +7,8 @@ of one process on the whole batch.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from contextlib import contextmanager
-from datetime import timedelta
 
 import critics
 import pytest
@@ -19,10 +16,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import meet, run_two
 
 from ganops import ops
 
-BATCH, SECONDS = 4, 100
+BATCH = 4
 PENALTIES = {
     "gp": lambda critic, real, fake, alpha, engine: 10 * ops.gradient_penalty(
         critic, real, fake, alpha=alpha, engine=engine),
@@ -173,8 +171,7 @@ def penalty_alone():
 
 
 def process(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank,
-                            world_size=2, timeout=timedelta(seconds=SECONDS / 2))  # fmt: skip
+    meet(rank, folder)
     found = {name: run(*scenario) for name, scenario in SCENARIOS.items()}
     found |= {name: run(make, "dcgan", "auto", "gp", wgan_loss) for name, make in HAZARDS.items()}
     found["static"] = [static_wrapper(engine) for engine in ("auto", "autograd")]
@@ -188,22 +185,7 @@ def process(rank, folder):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    if not (dist.is_available() and dist.is_gloo_available()):
-        pytest.skip("this torch has no gloo")
-    folder = tmp_path_factory.mktemp("two")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], env=environment,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        said = [p.communicate(timeout=SECONDS)[0] for p in running]
-    finally:
-        for p in running:
-            p.kill()
-    assert [p.returncode for p in running] == [0, 0], "\n".join(said)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return run_two(__file__, tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -131,43 +131,13 @@ def result_kernel(
         total += tl.load(row + CHANNELS)
         for j in range(CHANNELS):
             total += tl.load(row + j) * _result(
-                x,
-                maps,
-                points,
-                n,
-                j,
-                channels,
-                height,
-                width,
-                sn,
-                sc,
-                sy,
-                sx,
-                ox,
-                oy,
-                inside,
-                DTYPE,
-                BLOCK,
-            )
+                x, maps, points, n, j, channels, height, width, sn, sc, sy, sx, ox, oy, inside,
+                DTYPE, BLOCK,
+            )  # fmt: skip
     else:
         total += _result(
-            x,
-            maps,
-            points,
-            n,
-            c,
-            channels,
-            height,
-            width,
-            sn,
-            sc,
-            sy,
-            sx,
-            ox,
-            oy,
-            inside,
-            DTYPE,
-            BLOCK,
-        )
+            x, maps, points, n, c, channels, height, width, sn, sc, sy, sx, ox, oy, inside,
+            DTYPE, BLOCK,
+        )  # fmt: skip
     at = y + n * tn + c * tc + oy * ty + ox * tx
     tl.store(at, total.to(y.dtype.element_ty), mask=inside)

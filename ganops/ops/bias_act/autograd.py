@@ -108,7 +108,7 @@ class BiasAct(Function):
         if spec.identity:
             dx, db = dy, _reduce(dy, spec.dim) if want_b else None
         else:
-            slope: Any = BiasActGrad.forward if is_last_order(ctx) else BiasActGrad.apply
+            slope: Any = BiasActGrad.forward if is_last_order(dy, *saved) else BiasActGrad.apply
             dx, db = slope(dy, *saved, want_b, spec)
         if need_x and need_b and ctx.shared and ctx.shared.running:
             dx = Share.apply(dx, saved[1], _by_sample(dx.detach(), spec.dim), ctx.shared)

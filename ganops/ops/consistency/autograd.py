@@ -63,8 +63,9 @@ class Square(Function):
     def backward(ctx: Any, go: Tensor | None) -> tuple[Tensor | None, None]:
         if go is None:
             return None, None
-        slope: Any = Slope.forward if is_last_order(ctx) else Slope.apply
-        return slope(go, *ctx.saved_tensors, ctx.spec.twice()), None
+        (x,) = ctx.saved_tensors
+        slope: Any = Slope.forward if is_last_order(go, x) else Slope.apply
+        return slope(go, x, ctx.spec.twice()), None
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, _: None) -> Tensor:
