@@ -2,6 +2,7 @@
 // rows, after the original's) finds it in the cache.
 #include "../common/results.h"
 #include "augment_adjoint.h"
+#include "augment_bytes.h"
 #include "augment_layout.h"
 
 namespace ganops {
@@ -10,51 +11,81 @@ namespace {
 template <class In, class Out, class C>
 struct Forward {
   const Task& t;
+  const AugmentSample<C>& s;
+  const In* const x;  // the sample's image
+  const Runs runs;
   std::vector<C> f, source, sums;
   std::vector<In> gathered;
   int64_t first = 0, last = 0;  // planes at work
 
-  explicit Forward(const Task& task)
+  Forward(const Task& task, const AugmentSample<C>& sample, const In* image)
       : t(task),
+        s(sample),
+        x(image),
+        runs(row_runs(s.ix, t.shape.width, t.reflect(), s.flip)),
         f(t.row() * t.planes()),
         source(f.size()),
         sums(std::max<int64_t>(t.row(), kBlock)),
-        gathered(t.row()) {}
+        gathered(f.size()) {}
+
+  bool between() const { return s.fx != C(0) || s.fy != C(0); }
+  bool plain() const {
+    return !between() && runs.low == 0 && runs.high == t.shape.width && s.sigma == C(0) &&
+           !colours(s);
+  }
+
+  // Row r of plane p, its pixels where the output wants them.
+  const In* whole(int64_t r, int64_t p) {
+    const In* const from = x + p * t.plane() + r * t.row();
+    if (!s.flip && s.ix == 0) return from;
+    In* const to = gathered.data() + (p - first) * t.row();
+    gather_row(from, to, runs, t.group());
+    return to;
+  }
 
   // The planes of one row, widened and coloured: from `get`, one plane at a time.
   template <class Get>
-  void read(const AugmentSample<C>& s, std::vector<C>& to, const Get& get) {
-    const int64_t n = t.row();
+  void read(std::vector<C>& to, const Get& get) {
+    const int64_t n = t.row(), planes = last - first;
+    if constexpr (std::is_same_v<In, uint8_t>) {
+      if (colours(s)) {
+        const uint8_t* rows[kMostPlanes];
+        for (int64_t p = 0; p < planes; ++p) rows[p] = get(first + p);
+        const ByteColour k = byte_colour(s, t.shape.channels);
+        return k.m == 0.0f || t.group() == 1
+                   ? colour_bytes(rows, planes, n, k, to.data())
+                   : colour_byte_pixels(rows[0], t.shape.width, t.group(), k, to.data());
+      }
+    }
     for (int64_t p = first; p < last; ++p) widen_block(get(p), to.data() + (p - first) * n, n);
     if (!colours(s)) return;
-    colour_rows(to.data(), sums.data(), last - first, n, t.group(), s.scale, s.mix, s.add);
+    colour_rows(to.data(), sums.data(), planes, n, t.group(), s.scale, s.mix, s.add);
   }
 
-  void row(const In* x, const AugmentSample<C>& s, int64_t sample, int64_t h, Out* out) {
+  void row(int64_t sample, int64_t h, Out* out) {
     const int64_t n = t.row(), width = t.shape.width;
-    const Runs runs = row_runs(s.ix, width, t.reflect(), s.flip);
-    const bool between = s.fx != C(0) || s.fy != C(0), cut = h >= s.top && h < s.bottom;
+    const bool cut = h >= s.top && h < s.bottom && s.left < s.right;
     const int64_t r = augment_source(h, s.iy, t.shape.height, t.reflect());
-    const auto whole = [&](int64_t p) {
-      const In* from = x + p * t.plane() + r * n;
-      if (!s.flip && s.ix == 0) return from;
-      gather_row(from, gathered.data(), runs, t.group());
-      return static_cast<const In*>(gathered.data());
-    };
-    const bool plain = !between && r >= 0 && runs.low == 0 && runs.high == width &&
-                       !(cut && s.left < s.right) && s.sigma == C(0) && !colours(s);
-    if (plain) {
+    if (plain() && !cut && r >= 0) {
       for (int64_t p = first; p < last; ++p) {
-        convert_run(whole(p), out + p * t.plane() + h * n, n, t.stream, sums.data());
+        Out* const to = out + p * t.plane() + h * n;
+        if constexpr (std::is_same_v<In, uint8_t>) {
+          if (s.flip && s.ix == 0 && t.group() == 1) {
+            const In* const end = x + p * t.plane() + r * n + n - 1;
+            convert_bytes(end, to, n, false, t.stream, sums.data());
+            continue;
+          }
+        }
+        convert_run(whole(r, p), to, n, t.stream, sums.data());
       }
       return;
     }
-    if (between) {
-      blend(x, s, h);
+    if (between()) {
+      blend(h);
     } else if (r < 0) {
       std::fill(f.begin(), f.end(), C(0));
     } else {
-      read(s, f, whole);
+      read(f, [&](int64_t p) { return whole(r, p); });
       zero_pixels(t, last - first, f.data(), 0, runs.low);
       zero_pixels(t, last - first, f.data(), runs.high, width);
     }
@@ -66,20 +97,20 @@ struct Forward {
   }
 
   // A row between pixels: up to two source rows, each read at two offsets.
-  void blend(const In* x, const AugmentSample<C>& s, int64_t h) {
+  void blend(int64_t h) {
     const int64_t n = t.row();
     std::fill(f.begin(), f.end(), C(0));
     for (int tap_y = 0; tap_y < 2; ++tap_y) {
       const C wy = tap_y == 0 ? C(1) - s.fy : s.fy;
       const int64_t r = augment_source(h, s.iy + tap_y, t.shape.height, t.reflect());
       if (wy == C(0) || r < 0) continue;
-      read(s, source, [&](int64_t p) { return x + p * t.plane() + r * n; });
+      read(source, [&](int64_t p) { return x + p * t.plane() + r * n; });
       for (int tap_x = 0; tap_x < 2; ++tap_x) {
         const C weight = wy * (tap_x == 0 ? C(1) - s.fx : s.fx);
         if (weight == C(0)) continue;
-        const Runs runs = row_runs(s.ix + tap_x, t.shape.width, t.reflect(), s.flip);
+        const Runs tap = row_runs(s.ix + tap_x, t.shape.width, t.reflect(), s.flip);
         for (int64_t p = first; p < last; ++p) {
-          add_gathered(source.data() + (p - first) * n, f.data() + (p - first) * n, runs, t.group(),
+          add_gathered(source.data() + (p - first) * n, f.data() + (p - first) * n, tap, t.group(),
                        weight);
         }
       }
@@ -98,7 +129,7 @@ void forward(const Task& t, const In* x, const float* params, Out* out) {
   });
   Out* const changed = t.pair ? out + t.shape.batch * image : out;
   for_bands(t, [&](int64_t b, int64_t first, int64_t last) {
-    Forward<In, Out, C> work(t);
+    Forward<In, Out, C> work(t, s[b], x + b * image);
     for (int64_t p = 0; t.pair && p < t.planes(); ++p) {
       const int64_t at = b * image + p * t.plane() + first * t.row();
       convert_run(x + at, out + at, (last - first) * t.row(), t.stream, work.sums.data());
@@ -106,7 +137,7 @@ void forward(const Task& t, const In* x, const float* params, Out* out) {
     for_planes(t, s[b], [&](int64_t plane, int64_t end) {
       work.first = plane, work.last = end;
       for (int64_t h = first; h < last; ++h) {
-        work.row(x + b * image, s[b], b, h, changed + b * image);
+        work.row(b, h, changed + b * image);
       }
     });
   });

@@ -13,6 +13,7 @@
 namespace ganops {
 
 constexpr int kAugmentColumns = 11;
+constexpr int kMostPlanes = 8;
 // Columns of the parameters, and flags, as in reference.py; a test compares.
 enum AugmentColumn : int {
   flip,

@@ -4,91 +4,10 @@
 
 #include <cstring>
 
-#include "../common/stream_store.h"
-#include "../common/widen.h"
-#include "augment_math.h"
+#include "augment_store.h"
 
 namespace ganops {
 namespace {
-
-GANOPS_CLONES
-inline void widen_block(const uint8_t* GANOPS_RESTRICT from, float* GANOPS_RESTRICT to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = unit_from_byte(from[i]);
-}
-template <class C>
-void widen_block(const C* from, C* to, int64_t n) {
-  std::memcpy(to, from, sizeof(C) * n);
-}
-
-// float results to memory, past the cache if asked.
-template <class Out, class C>
-void store_row(const C* from, Out* out, int64_t n, bool stream) {
-  store_results(out, n, stream, [&](int64_t at, Out* to, int64_t count) GANOPS_LAMBDA {
-    if constexpr (std::is_same_v<Out, C>) {
-      std::memcpy(to, from + at, sizeof(C) * count);
-    } else {
-      narrow_block(from + at, to, count);
-    }
-  });
-}
-
-GANOPS_CLONES
-inline void store_bytes(const uint8_t* from, float* out, int64_t n, bool stream) {
-  store_results(out, n, stream,
-                [&](int64_t at, float* GANOPS_RESTRICT to, int64_t count) GANOPS_LAMBDA {
-                  for (int64_t i = 0; i < count; ++i) to[i] = unit_from_byte(from[at + i]);
-                });
-}
-
-#if defined(GANOPS_F16C)
-// Bytes to float16 without a stop in memory: the formula of unit_from_byte, sixteen at a time.
-__attribute__((target("avx512f,avx512bw,avx512vl"))) inline int64_t store_bytes_avx512(
-    const uint8_t* from, Half* out, int64_t n, bool stream) {
-  const __m512 high = _mm512_set1_ps(0x1.0102p-7f), low = _mm512_set1_ps(-0x1.fdfdfep-24f),
-               one = _mm512_set1_ps(1.0f);
-  stream = stream && (reinterpret_cast<uintptr_t>(out) & 31) == 0;
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
-    const __m512 u = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
-    const __m512 y =
-        _mm512_sub_ps(_mm512_add_ps(_mm512_mul_ps(u, high), _mm512_mul_ps(u, low)), one);
-    const __m256i half = _mm512_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT);
-    __m256i* const to = reinterpret_cast<__m256i*>(out + i);
-    stream ? _mm256_stream_si256(to, half) : _mm256_storeu_si256(to, half);
-  }
-  return i;
-}
-inline int64_t store_bytes(const uint8_t* from, Half* out, int64_t n, bool stream) {
-  static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512vl");
-  return has ? store_bytes_avx512(from, out, n, stream) : 0;
-}
-#endif
-
-// In to Out by way of C, which `buffer` (of kBlock) holds where it must.
-template <class In, class Out, class C>
-void convert_run(const In* from, Out* out, int64_t n, bool stream, C* buffer) {
-  if constexpr (std::is_same_v<In, uint8_t> && std::is_same_v<Out, float>) {
-    store_bytes(from, out, n, stream);
-  } else if constexpr (std::is_same_v<In, C>) {
-    store_row(from, out, n, stream);
-  } else if constexpr (std::is_same_v<In, Out>) {
-    std::memcpy(out, from, sizeof(In) * n);  // NaN keeps its bits
-  } else {
-    int64_t i = 0;
-#if defined(GANOPS_F16C)
-    if constexpr (std::is_same_v<In, uint8_t> && std::is_same_v<Out, Half>) {
-      i = store_bytes(from, out, n, stream);
-    }
-#endif
-    for (; i < n; i += kBlock) {
-      const int64_t count = std::min(kBlock, n - i);
-      widen_block(from + i, buffer, count);
-      store_row(buffer, out + i, count, stream);
-    }
-  }
-}
 
 // Output pixels [begin, end) read input pixels first, first + 1, ... or first, first - 1, ...
 struct Run {
