@@ -45,6 +45,35 @@ GANOPS_REVERSE(double)
 GANOPS_REVERSE(Half)
 GANOPS_REVERSE(BFloat16)
 
+// Pixels of `bytes` each, the one at `last` first, then those before it.
+#if defined(GANOPS_F16C)
+__attribute__((target("ssse3"))) inline int64_t reverse_pixels_ssse3(const char* last, char* to,
+                                                                     int64_t n, int bytes) {
+  const int pixels = 16 / bytes, skip = 16 - pixels * bytes;
+  alignas(16) char order[16] = {};
+  for (int i = 0; i < pixels * bytes; ++i) {
+    order[i] = char(skip + (pixels - 1 - i / bytes) * bytes + i % bytes);
+  }
+  const __m128i turned = _mm_load_si128(reinterpret_cast<const __m128i*>(order));
+  int64_t k = 0;
+  // What is read or stored beyond whole pixels is of pixels to come: the next store mends it.
+  for (; (n - k) * bytes >= 16; k += pixels) {
+    const char* const from = last - (k - 1) * bytes - 16;
+    const __m128i group = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + k * bytes), _mm_shuffle_epi8(group, turned));
+  }
+  return k;
+}
+#endif
+inline void reverse_pixels(const char* last, char* to, int64_t n, int bytes) {
+  int64_t k = 0;
+#if defined(GANOPS_F16C)
+  static const bool has = __builtin_cpu_supports("ssse3");
+  if (has && bytes <= 16) k = reverse_pixels_ssse3(last, to, n, bytes);
+#endif
+  for (; k < n; ++k) std::memcpy(to + k * bytes, last - k * bytes, bytes);
+}
+
 template <class T>
 void gather_row(const T* row, T* to, const Runs& runs, int64_t group) {
   for (const Run& r : runs.run) {
@@ -56,9 +85,8 @@ void gather_row(const T* row, T* to, const Runs& runs, int64_t group) {
     } else if (group == 1) {
       reverse_run(row + r.first, out, n);
     } else {
-      for (int64_t k = 0; k < n; ++k) {
-        for (int64_t c = 0; c < group; ++c) out[k * group + c] = row[(r.first - k) * group + c];
-      }
+      reverse_pixels(reinterpret_cast<const char*>(row + r.first * group),
+                     reinterpret_cast<char*>(out), n, int(sizeof(T) * group));
     }
   }
 }
@@ -172,11 +200,34 @@ GANOPS_COLOUR(float)
 GANOPS_COLOUR(double)
 
 // Sums in lanes, in a fixed order; each block of up to kBlock is then added in double.
+#if defined(GANOPS_F16C)
+GANOPS_AVX512 inline int64_t sum_avx512(const uint8_t* x, int64_t n, int64_t& sum) {
+  __m512i sums = _mm512_setzero_si512();
+  int64_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+    const __m512i bytes = _mm512_loadu_si512(x + i);
+    sums = _mm512_add_epi64(sums, _mm512_sad_epu8(bytes, _mm512_setzero_si512()));
+  }
+  sum = _mm512_reduce_add_epi64(sums);
+  return i;
+}
+#endif
 GANOPS_CLONES
-inline int64_t sum_block(const uint8_t* x, int64_t n) {
-  int32_t sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += x[i];
+inline int64_t sum_bytes(const uint8_t* x, int64_t n) {
+  int64_t sum = 0;
+  for (int64_t i = 0; i < n;) {
+    int32_t part = 0;
+    for (const int64_t end = std::min(n, i + kBlock); i < end; ++i) part += x[i];
+    sum += part;
+  }
   return sum;
+}
+inline int64_t sum_of(const uint8_t* x, int64_t n) {
+  int64_t sum = 0, done = 0;
+#if defined(GANOPS_F16C)
+  if (has_avx512()) done = sum_avx512(x, n, sum);
+#endif
+  return sum + sum_bytes(x + done, n - done);
 }
 #define GANOPS_DOT(C)                                               \
   GANOPS_CLONES                                                     \

@@ -51,17 +51,17 @@ std::vector<AugmentSample<C>> samples(const Task& t, const float* params) {
 
 template <class T, class C>
 C image_mean(const T* x, int64_t n, C* buffer, const C* ones) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; i += kBlock) {
-    const int64_t count = std::min(kBlock, n - i);
-    if constexpr (std::is_same_v<T, uint8_t>) {
-      sum += double(sum_block(x + i, count));
-    } else {
+  if constexpr (std::is_same_v<T, uint8_t>) {
+    return C(double(sum_of(x, n)) / (127.5 * double(n)) - 1);
+  } else {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i += kBlock) {
+      const int64_t count = std::min(kBlock, n - i);
       widen_block(x + i, buffer, count);
       sum += dot_block(buffer, ones, count);
     }
+    return C(sum / double(n));
   }
-  return C(std::is_same_v<T, uint8_t> ? sum / (127.5 * double(n)) - 1 : sum / double(n));
 }
 
 // Adds what mean_image contributes to every pixel: mean(b) is its mean for sample b.
