@@ -16,6 +16,7 @@ struct Forward {
   const Runs runs;
   std::vector<C> f, source, sums;
   std::vector<In> gathered;
+  std::vector<uint16_t> keep;  // bits of a row that no border zeroes, then of one cut out as well
   int64_t first = 0, last = 0;  // planes at work
 
   Forward(const Task& task, const AugmentSample<C>& sample, const In* image)
@@ -26,7 +27,15 @@ struct Forward {
         f(t.row() * t.planes()),
         source(f.size()),
         sums(std::max<int64_t>(t.row(), kBlock)),
-        gathered(f.size()) {}
+        gathered(f.size()) {
+    const int64_t n = t.row(), g = t.group();
+    for (int cut = 0; cut < 2; ++cut) {
+      for (int64_t i = 0; colours(s) && i < n; i += 16) {
+        const uint16_t inside = bits_in(i, runs.low * g, runs.high * g);
+        keep.push_back(uint16_t(inside & ~(cut ? bits_in(i, s.left * g, s.right * g) : 0)));
+      }
+    }
+  }
 
   bool between() const { return s.fx != C(0) || s.fy != C(0); }
   bool plain() const {
@@ -52,9 +61,7 @@ struct Forward {
         const uint8_t* rows[kMostPlanes];
         for (int64_t p = 0; p < planes; ++p) rows[p] = get(first + p);
         const ByteColour k = byte_colour(s, t.shape.channels);
-        return k.m == 0.0f || t.group() == 1
-                   ? colour_bytes(rows, planes, n, k, to.data())
-                   : colour_byte_pixels(rows[0], t.shape.width, t.group(), k, to.data());
+        return colour_bytes(rows, planes, n, t.group(), k, to.data());
       }
     }
     for (int64_t p = first; p < last; ++p) widen_block(get(p), to.data() + (p - first) * n, n);
@@ -79,6 +86,19 @@ struct Forward {
         convert_run(whole(r, p), to, n, t.stream, sums.data());
       }
       return;
+    }
+    if constexpr (std::is_same_v<In, uint8_t>) {
+      if (!between() && r >= 0 && s.sigma == C(0)) {
+        const uint8_t* rows[kMostPlanes];
+        for (int64_t p = first; p < last; ++p) rows[p - first] = whole(r, p);
+        const uint16_t* const kept = keep.data() + (cut ? keep.size() / 2 : 0);
+        Out* const to = out + first * t.plane() + h * n;
+        if (colours(s) && store_coloured(rows, last - first, n, t.group(),
+                                         byte_colour(s, t.shape.channels), kept, to, t.plane(),
+                                         t.stream)) {
+          return;
+        }
+      }
     }
     if (between()) {
       blend(h);
