@@ -22,7 +22,7 @@ GANOPS_INLINE float centred(uint8_t u) { return float(int32_t(u)) - 127.5f; }
 // rows[p][i] to f[p * n + i].
 GANOPS_CLONES
 inline void colour_byte_planes(const uint8_t* const* rows, int64_t planes, int64_t n, ByteColour k,
-                         float* GANOPS_RESTRICT f) {
+                               float* GANOPS_RESTRICT f) {
   if (k.m != 0.0f && planes == 3) {  // the usual case, in one pass
     const uint8_t *const r = rows[0], *const g = rows[1], *const b = rows[2];
     float *const fr = f, *const fg = f + n, *const fb = f + 2 * n;
@@ -148,8 +148,8 @@ GANOPS_AVX512 void store_pixels_of_three(const uint8_t* row, int64_t n, ByteColo
                                          const uint16_t* keep, Out* out, bool stream) {
   // Four pixels to a quarter of the register, then each to four bytes, the last of them zero.
   const __m512i quarters = _mm512_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11);
-  const __m512i four = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1));
+  const __m512i four =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1));
   __m512i pixel[3];  // of each element
   for (int j = 0; j < 3; ++j) {
     alignas(64) int of[16];

@@ -16,7 +16,7 @@ struct Forward {
   const Runs runs;
   std::vector<C> f, source, sums;
   std::vector<In> gathered;
-  std::vector<uint16_t> keep;  // bits of a row that no border zeroes, then of one cut out as well
+  std::vector<uint16_t> keep;   // bits of a row that no border zeroes, then of one cut out as well
   int64_t first = 0, last = 0;  // planes at work
 
   Forward(const Task& task, const AugmentSample<C>& sample, const In* image)
@@ -93,9 +93,9 @@ struct Forward {
         for (int64_t p = first; p < last; ++p) rows[p - first] = whole(r, p);
         const uint16_t* const kept = keep.data() + (cut ? keep.size() / 2 : 0);
         Out* const to = out + first * t.plane() + h * n;
-        if (colours(s) && store_coloured(rows, last - first, n, t.group(),
-                                         byte_colour(s, t.shape.channels), kept, to, t.plane(),
-                                         t.stream)) {
+        if (colours(s) &&
+            store_coloured(rows, last - first, n, t.group(), byte_colour(s, t.shape.channels), kept,
+                           to, t.plane(), t.stream)) {
           return;
         }
       }
@@ -131,7 +131,7 @@ struct Forward {
         const Runs tap = row_runs(s.ix + tap_x, t.shape.width, t.reflect(), s.flip);
         for (int64_t p = first; p < last; ++p) {
           add_gathered(source.data() + (p - first) * n, f.data() + (p - first) * n, tap, t.group(),
-                       weight);
+                       weight, sums.data());
         }
       }
     }

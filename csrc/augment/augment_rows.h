@@ -65,7 +65,11 @@ __attribute__((target("ssse3"))) inline int64_t reverse_pixels_ssse3(const char*
   return k;
 }
 #endif
-inline void reverse_pixels(const char* last, char* to, int64_t n, int bytes) {
+template <class T>
+void reverse_pixels(const T* from, T* out, int64_t n, int64_t group) {
+  const int bytes = int(sizeof(T) * group);
+  const char* const last = reinterpret_cast<const char*>(from);
+  char* const to = reinterpret_cast<char*>(out);
   int64_t k = 0;
 #if defined(GANOPS_F16C)
   static const bool has = __builtin_cpu_supports("ssse3");
@@ -85,8 +89,7 @@ void gather_row(const T* row, T* to, const Runs& runs, int64_t group) {
     } else if (group == 1) {
       reverse_run(row + r.first, out, n);
     } else {
-      reverse_pixels(reinterpret_cast<const char*>(row + r.first * group),
-                     reinterpret_cast<char*>(out), n, int(sizeof(T) * group));
+      reverse_pixels(row + r.first * group, out, n, group);
     }
   }
 }
@@ -105,38 +108,28 @@ void gather_row(const T* row, T* to, const Runs& runs, int64_t group) {
 GANOPS_AXPY(float)
 GANOPS_AXPY(double)
 
-// to += weight * (row read through the runs): a tap of the forward pass.
+// to += weight * (row read through the runs): a tap of the forward pass. `turned` holds a row.
 template <class C>
-void add_gathered(const C* row, C* to, const Runs& runs, int64_t group, C weight) {
+void add_gathered(const C* row, C* to, const Runs& runs, int64_t group, C weight, C* turned) {
   for (const Run& r : runs.run) {
     const int64_t n = r.end - r.begin;
     if (n <= 0) continue;
-    if (r.forward || group == 1) {
-      axpy(row + r.first * group, to + r.begin * group, weight, n * group, r.forward);
-      continue;
-    }
-    for (int64_t k = 0; k < n; ++k) {
-      axpy(row + (r.first - k) * group, to + (r.begin + k) * group, weight, group, true);
-    }
+    const C* x = row + r.first * group;
+    if (!r.forward && group > 1) reverse_pixels(x, turned, n, group), x = turned;
+    axpy(x, to + r.begin * group, weight, n * group, r.forward || group > 1);
   }
 }
 
 // The transpose of that: row += weight * what the runs of `from` read.
 template <class C>
-void add_scattered(const C* from, C* row, const Runs& runs, int64_t group, C weight) {
+void add_scattered(const C* from, C* row, const Runs& runs, int64_t group, C weight, C* turned) {
   for (const Run& r : runs.run) {
     const int64_t n = r.end - r.begin;
     if (n <= 0) continue;
-    const C* const x = from + r.begin * group;
-    if (r.forward) {
-      axpy(x, row + r.first * group, weight, n * group, true);
-    } else if (group == 1) {
-      axpy(x + n - 1, row + r.first - (n - 1), weight, n, false);
-    } else {
-      for (int64_t k = 0; k < n; ++k) {
-        axpy(x + k * group, row + (r.first - k) * group, weight, group, true);
-      }
-    }
+    const int64_t first = r.forward ? r.first : r.first - (n - 1);
+    const C* x = from + (r.forward ? r.begin : r.end - 1) * group;
+    if (!r.forward && group > 1) reverse_pixels(x, turned, n, group), x = turned;
+    axpy(x, row + first * group, weight, n * group, r.forward || group > 1);
   }
 }
 
