@@ -6,15 +6,7 @@
 namespace ganops {
 namespace {
 
-// How much of each output position of an axis reads inside the image.
-template <class C>
-C inside_weight(int64_t w, int64_t shift, C fraction, int64_t side, bool reflect) {
-  const bool first = augment_source(w, shift, side, reflect) >= 0;
-  const bool second = augment_source(w, shift + 1, side, reflect) >= 0;
-  return (first ? C(1) - fraction : C(0)) + (second ? fraction : C(0));
-}
-
-// plain[i] (if any) + x[i], forwards or (last given) backwards.
+// plain[i] + x[i], forwards or (last given) backwards.
 #define GANOPS_SUM_RUN(C)                                                         \
   GANOPS_CLONES                                                                   \
   inline void sum_run(const C* GANOPS_RESTRICT plain, const C* GANOPS_RESTRICT x, \
@@ -86,8 +78,8 @@ struct Adjoint {
     return C(total / double(t.shape.image()));
   }
 
-  // Asks for row r of plane p, and for the row of dy that reads it. (Not inlined, g++ drops calls of
-  // a function that only prefetches.)
+  // Asks for row r of plane p, and for the row of dy that reads it. (Not inlined, g++ drops calls
+  // of a function that only prefetches.)
   GANOPS_INLINE void prefetch(int64_t r, int64_t p) const {
     const int64_t n = t.row(), bottom = t.shape.height - 1;
     const int64_t at = p * t.plane() + std::min(r, bottom) * n;

@@ -34,40 +34,37 @@ __global__ void params_kernel(AugmentPlan plan, int64_t n, uint64_t seed, uint64
   if (i < n) augment_draw(seed, offset + uint64_t(i), plan, params + i * kAugmentColumns);
 }
 
-// How much of an output position of an axis reads inside the image.
-template <class C>
-__device__ __forceinline__ C inside_weight(int64_t w, int64_t shift, C fraction, int64_t side,
-                                           bool reflect) {
-  const bool first = augment_source(w, shift, side, reflect) >= 0;
-  const bool second = augment_source(w, shift + 1, side, reflect) >= 0;
-  return (first ? C(1) - fraction : C(0)) + (second ? fraction : C(0));
-}
-
-// Sums over one image, in kAugmentSlots parts: of x, or (adjoint) of what dy sends inside it.
+// Sums over each image, in kAugmentSlots parts: of x, or (adjoint) of what dy sends inside it. A
+// grid has fewer blocks than a large batch of small images has parts.
 template <bool kAdjoint, class D, class C>
 __global__ void __launch_bounds__(kThreads) sum_kernel(Task t, const D* __restrict__ x) {
-  const int64_t b = blockIdx.x / kAugmentSlots;
-  const unsigned slot = blockIdx.x % kAugmentSlots;
-  const D* const image = x + b * t.shape.image();
-  const AugmentSample<C> s = augment_sample<C>(t.params + b * kAugmentColumns, t.shape.height,
-                                               t.shape.width, t.flags, true);
-  double sum = 0;
-  const int width = int(t.shape.width), step = kAugmentSlots * kThreads;
-  for (int i = int(slot) * kThreads + int(threadIdx.x); i < t.pixels() && i >= 0; i += step) {
-    C weight(1);
-    if constexpr (kAdjoint) {
-      const int64_t h = i / width, w = i % width;
-      weight = inside_weight(h, s.iy, s.fy, t.shape.height, t.reflect()) *
-               inside_weight(w, s.ix, s.fx, t.shape.width, t.reflect());
-      if (h >= s.top && h < s.bottom && w >= s.left && w < s.right) weight = C(0);
-      if (weight == C(0)) continue;
+  for (int64_t part = blockIdx.x; part < t.shape.batch * kAugmentSlots; part += gridDim.x) {
+    const int64_t b = part / kAugmentSlots;
+    const int slot = int(part % kAugmentSlots);
+    const D* const image = x + b * t.shape.image();
+    const AugmentSample<C> s = augment_sample<C>(t.params + b * kAugmentColumns, t.shape.height,
+                                                 t.shape.width, t.flags, true);
+    double sum = 0;
+    const int width = int(t.shape.width), step = kAugmentSlots * kThreads;
+    for (int i = slot * kThreads + int(threadIdx.x); i < t.pixels() && i >= 0; i += step) {
+      C weight(1);
+      if constexpr (kAdjoint) {
+        const int64_t h = i / width, w = i % width;
+        weight = inside_weight(h, s.iy, s.fy, t.shape.height, t.reflect()) *
+                 inside_weight(w, s.ix, s.fx, t.shape.width, t.reflect());
+        if (h >= s.top && h < s.bottom && w >= s.left && w < s.right) weight = C(0);
+        if (weight == C(0)) continue;
+      }
+      for (int64_t c = 0; c < t.shape.channels; ++c) {
+        sum += double(weight * widen<C>(image[i * t.pixel_stride + c * t.channel_stride]));
+      }
     }
-    for (int64_t c = 0; c < t.shape.channels; ++c) {
-      sum += double(weight * widen<C>(image[i * t.pixel_stride + c * t.channel_stride]));
-    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) t.sums[part] = sum;
   }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) t.sums[blockIdx.x] = sum;
+}
+unsigned sum_blocks(const AugmentShape& s) {
+  return unsigned(std::min<int64_t>(s.batch * kAugmentSlots, int64_t(1) << 20));
 }
 
 template <class C>
@@ -266,8 +263,7 @@ int augment_launch(const AugmentLaunch& l, DType in, bool in_bytes, DType out, c
     const Task t = task_of(l);
     const In* const x = static_cast<const In*>(x_);
     if (l.flags & kContrast) {
-      const unsigned blocks = unsigned(l.shape.batch * kAugmentSlots);
-      sum_kernel<false, In, C><<<blocks, kThreads, 0, stream>>>(t, x);
+      sum_kernel<false, In, C><<<sum_blocks(l.shape), kThreads, 0, stream>>>(t, x);
     }
     forward_kernel<In, Out, C>
         <<<blocks_for(l.shape), kThreads, 0, stream>>>(t, x, static_cast<Out*>(y_));
@@ -287,8 +283,7 @@ int augment_grad_launch(const AugmentLaunch& l, DType in, DType out, const void*
       const D* const dy = static_cast<const D*>(dy_);
       if (l.flags & kContrast) {
         const D* const changed = dy + (l.pair ? l.shape.batch * l.shape.image() : 0);
-        const unsigned blocks = unsigned(l.shape.batch * kAugmentSlots);
-        sum_kernel<true, D, C><<<blocks, kThreads, 0, stream>>>(t, changed);
+        sum_kernel<true, D, C><<<sum_blocks(l.shape), kThreads, 0, stream>>>(t, changed);
       }
       adjoint_kernel<D, Out, C>
           <<<blocks_for(l.shape), kThreads, 0, stream>>>(t, dy, static_cast<Out*>(dx_));

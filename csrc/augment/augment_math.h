@@ -119,6 +119,15 @@ GANOPS_HD GANOPS_INLINE int64_t augment_reader(int64_t r, int64_t i, int64_t sid
   return w >= 0 && w < side ? w : -1;
 }
 
+// How much of an output position of an axis reads inside the image.
+template <class C>
+GANOPS_HD GANOPS_INLINE C inside_weight(int64_t w, int64_t shift, C fraction, int64_t side,
+                                        bool reflect) {
+  const bool first = augment_source(w, shift, side, reflect) >= 0;
+  const bool second = augment_source(w, shift + 1, side, reflect) >= 0;
+  return (first ? C(1) - fraction : C(0)) + (second ? fraction : C(0));
+}
+
 // What is done to one sample, in the type of the arithmetic.
 template <class C>
 struct AugmentSample {
