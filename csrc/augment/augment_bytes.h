@@ -171,26 +171,31 @@ GANOPS_AVX512 void store_pixels_of_three(const uint8_t* row, int64_t n, ByteColo
 }
 #endif
 
-// Rows of bytes, coloured, to rows of results `plane` apart; false: another way must be found.
+// Is there such a pass for these rows?
 template <class Out>
-bool store_coloured(const uint8_t* const* rows, int64_t planes, int64_t n, int64_t group,
-                    ByteColour k, const uint16_t* keep, Out* out, int64_t plane, bool stream) {
+bool has_coloured_store(int64_t planes, int64_t n, int64_t group, ByteColour k) {
 #if defined(GANOPS_F16C)
   if constexpr (kHasLines<Out>) {
-    stream = stream && before_line(out) == 0;
-    const bool fits = has_avx512() && n % 16 == 0;
-    if (fits && k.m == 0.0f && planes == 1) {
-      return store_scaled(rows[0], n, k, keep, out, stream), true;
-    }
-    if (fits && n % 32 == 0 && group == 1 && planes == 3) {
-      return store_three_planes(rows, n, k, keep, out, plane, stream), true;
-    }
-    if (fits && group == 3 && n % 48 == 0) {
-      return store_pixels_of_three(rows[0], n, k, keep, out, stream), true;
-    }
+    if (!has_avx512()) return false;
+    if (k.m == 0.0f) return planes == 1 && n % 16 == 0;
+    return group == 1 ? planes == 3 && n % 32 == 0 : group == 3 && n % 48 == 0;
   }
 #endif
   return false;
+}
+
+// Rows of bytes, coloured, to rows of results `plane` apart.
+template <class Out>
+void store_coloured(const uint8_t* const* rows, int64_t n, int64_t group, ByteColour k,
+                    const uint16_t* keep, Out* out, int64_t plane, bool stream) {
+#if defined(GANOPS_F16C)
+  if constexpr (kHasLines<Out>) {
+    stream = stream && before_line(out) == 0;
+    if (k.m == 0.0f) return store_scaled(rows[0], n, k, keep, out, stream);
+    if (group == 1) return store_three_planes(rows, n, k, keep, out, plane, stream);
+    return store_pixels_of_three(rows[0], n, k, keep, out, stream);
+  }
+#endif
 }
 
 }  // namespace

@@ -88,16 +88,14 @@ struct Forward {
       return;
     }
     if constexpr (std::is_same_v<In, uint8_t>) {
-      if (!between() && r >= 0 && s.sigma == C(0)) {
+      const ByteColour k = byte_colour(s, t.shape.channels);
+      const bool coloured = colours(s) && s.sigma == C(0) && !between() && r >= 0;
+      if (coloured && has_coloured_store<Out>(last - first, n, t.group(), k)) {
         const uint8_t* rows[kMostPlanes];
         for (int64_t p = first; p < last; ++p) rows[p - first] = whole(r, p);
         const uint16_t* const kept = keep.data() + (cut ? keep.size() / 2 : 0);
         Out* const to = out + first * t.plane() + h * n;
-        if (colours(s) &&
-            store_coloured(rows, last - first, n, t.group(), byte_colour(s, t.shape.channels), kept,
-                           to, t.plane(), t.stream)) {
-          return;
-        }
+        return store_coloured(rows, n, t.group(), k, kept, to, t.plane(), t.stream);
       }
     }
     if (between()) {

@@ -39,7 +39,6 @@ inline Runs row_runs(int64_t shift, int64_t width, bool reflect, bool flip) {
   inline void reverse_run(const T* GANOPS_RESTRICT last, T* GANOPS_RESTRICT to, int64_t n) { \
     for (int64_t i = 0; i < n; ++i) to[i] = last[-i];                                        \
   }
-GANOPS_REVERSE(uint8_t)
 GANOPS_REVERSE(float)
 GANOPS_REVERSE(double)
 GANOPS_REVERSE(Half)
@@ -47,17 +46,30 @@ GANOPS_REVERSE(BFloat16)
 
 // Pixels of `bytes` each, the one at `last` first, then those before it.
 #if defined(GANOPS_F16C)
+// For pixels of 1 to 16 bytes: where each byte of a register of turned pixels comes from.
+struct TurnedOrders {
+  alignas(16) char of[17][16] = {};
+  TurnedOrders() {
+    for (int bytes = 1; bytes <= 16; ++bytes) {
+      const int used = 16 / bytes * bytes;
+      for (int i = 0; i < used; ++i) {
+        of[bytes][i] = char(16 - bytes - i / bytes * bytes + i % bytes);
+      }
+    }
+  }
+};
 __attribute__((target("ssse3"))) inline int64_t reverse_pixels_ssse3(const char* last, char* to,
                                                                      int64_t n, int bytes) {
-  const int pixels = 16 / bytes, skip = 16 - pixels * bytes;
-  alignas(16) char order[16] = {};
-  for (int i = 0; i < pixels * bytes; ++i) {
-    order[i] = char(skip + (pixels - 1 - i / bytes) * bytes + i % bytes);
-  }
-  const __m128i turned = _mm_load_si128(reinterpret_cast<const __m128i*>(order));
+  static const TurnedOrders orders;
+  const __m128i turned = _mm_load_si128(reinterpret_cast<const __m128i*>(orders.of[bytes]));
+  const int pixels = 16 / bytes;
   int64_t k = 0;
   // What is read or stored beyond whole pixels is of pixels to come: the next store mends it.
-  for (; (n - k) * bytes >= 16; k += pixels) {
+  for (; k < n && n * bytes >= 16; k += pixels) {
+    if ((n - k) * bytes < 16) {
+      if (pixels * bytes < 16) break;
+      k = n - pixels;  // some of them again
+    }
     const char* const from = last - (k - 1) * bytes - 16;
     const __m128i group = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to + k * bytes), _mm_shuffle_epi8(group, turned));
@@ -86,11 +98,15 @@ void gather_row(const T* row, T* to, const Runs& runs, int64_t group) {
     if (n <= 0) continue;
     if (r.forward) {
       std::memcpy(out, row + r.first * group, sizeof(T) * n * group);
-    } else if (group == 1) {
-      reverse_run(row + r.first, out, n);
-    } else {
-      reverse_pixels(row + r.first * group, out, n, group);
+      continue;
     }
+    if constexpr (!std::is_same_v<T, uint8_t>) {
+      if (group == 1) {
+        reverse_run(row + r.first, out, n);
+        continue;
+      }
+    }
+    reverse_pixels(row + r.first * group, out, n, group);
   }
 }
 
