@@ -39,6 +39,7 @@ inline Runs row_runs(int64_t shift, int64_t width, bool reflect, bool flip) {
   inline void reverse_run(const T* GANOPS_RESTRICT last, T* GANOPS_RESTRICT to, int64_t n) { \
     for (int64_t i = 0; i < n; ++i) to[i] = last[-i];                                        \
   }
+GANOPS_REVERSE(uint8_t)
 GANOPS_REVERSE(float)
 GANOPS_REVERSE(double)
 GANOPS_REVERSE(Half)
@@ -90,6 +91,9 @@ void reverse_pixels(const T* from, T* out, int64_t n, int64_t group) {
   for (; k < n; ++k) std::memcpy(to + k * bytes, last - k * bytes, bytes);
 }
 
+// Below this many the loop's rest, one by one, is most of it.
+constexpr int64_t kLongRun = 64;
+
 template <class T>
 void gather_row(const T* row, T* to, const Runs& runs, int64_t group) {
   for (const Run& r : runs.run) {
@@ -98,15 +102,11 @@ void gather_row(const T* row, T* to, const Runs& runs, int64_t group) {
     if (n <= 0) continue;
     if (r.forward) {
       std::memcpy(out, row + r.first * group, sizeof(T) * n * group);
-      continue;
+    } else if (group == 1 && n >= kLongRun) {
+      reverse_run(row + r.first, out, n);
+    } else {
+      reverse_pixels(row + r.first * group, out, n, group);
     }
-    if constexpr (!std::is_same_v<T, uint8_t>) {
-      if (group == 1) {
-        reverse_run(row + r.first, out, n);
-        continue;
-      }
-    }
-    reverse_pixels(row + r.first * group, out, n, group);
   }
 }
 
