@@ -8,6 +8,9 @@
 namespace ganops {
 namespace {
 
+// Rows moved before they are converted: a load just after the two stores that it spans would wait.
+constexpr int64_t kRowsMoved = 4;
+
 template <class In, class Out, class C>
 struct Forward {
   const Task& t;
@@ -27,7 +30,7 @@ struct Forward {
         f(t.row() * t.planes()),
         source(f.size()),
         sums(std::max<int64_t>(t.row(), kBlock)),
-        gathered(f.size()) {
+        gathered(std::max<int64_t>(f.size(), kRowsMoved * t.row())) {
     const int64_t n = t.row(), g = t.group();
     for (int cut = 0; cut < 2; ++cut) {
       for (int64_t i = 0; colours(s) && i < n; i += 16) {
@@ -67,6 +70,27 @@ struct Forward {
     for (int64_t p = first; p < last; ++p) widen_block(get(p), to.data() + (p - first) * n, n);
     if (!colours(s)) return;
     colour_rows(to.data(), sums.data(), planes, n, t.group(), s.scale, s.mix, s.add);
+  }
+
+  void rows(int64_t sample, int64_t begin, int64_t end, Out* out) {
+    const int64_t n = t.row();
+    const bool turned = s.flip && s.ix == 0 && t.group() == 1 && std::is_same_v<In, uint8_t>;
+    const bool whole_rows = (t.reflect() || s.iy == 0) && (s.left >= s.right || s.top >= s.bottom);
+    const bool moved = plain() && whole_rows && !turned && (s.flip || s.ix != 0);
+    for (int64_t h = begin, count = 1; h < end; h += count) {
+      if (!moved) {
+        row(sample, h, out);
+        continue;
+      }
+      count = std::min(kRowsMoved, end - h);
+      for (int64_t p = first; p < last; ++p) {
+        for (int64_t k = 0; k < count; ++k) {
+          const int64_t r = augment_source(h + k, s.iy, t.shape.height, t.reflect());
+          gather_row(x + p * t.plane() + r * n, gathered.data() + k * n, runs, t.group());
+        }
+        convert_run(gathered.data(), out + p * t.plane() + h * n, count * n, t.stream, sums.data());
+      }
+    }
   }
 
   void row(int64_t sample, int64_t h, Out* out) {
@@ -154,9 +178,7 @@ void forward(const Task& t, const In* x, const float* params, Out* out) {
     }
     for_planes(t, s[b], [&](int64_t plane, int64_t end) {
       work.first = plane, work.last = end;
-      for (int64_t h = first; h < last; ++h) {
-        work.row(b, h, changed + b * image);
-      }
+      work.rows(b, first, last, changed + b * image);
     });
   });
 }
