@@ -151,13 +151,13 @@ class BCR(Regularizer):
     def penalty(self, batch: Batch) -> Tensor:
         return self._scored(batch)
 
-    def _scored(self, batch: Batch, near: Tensor | None = None, **weights: float) -> Tensor:
+    def _scored(self, batch: Batch, near: Tensor | None = None, latent: float = 0.0) -> Tensor:
         from ganops.ops import consistency_scores
 
         return consistency_scores(
             batch.discriminator, batch.real, batch.fake, near, policy=self.policy,
             weight_real=self.weight_real, weight_fake=self.weight_fake, joint=self.joint,
-            seed=batch.seed_of(self.tag), **weights,
+            weight_latent=latent, seed=batch.seed_of(self.tag),
         ).penalty  # fmt: skip
 
 
@@ -225,4 +225,4 @@ class ICR(BCR):
         self._check_weights("weight_latent", "sigma")
 
     def penalty(self, batch: Batch) -> Tensor:
-        return self._scored(batch, batch.fake_near(self.sigma), weight_latent=self.weight_latent)
+        return self._scored(batch, batch.fake_near(self.sigma), self.weight_latent)
