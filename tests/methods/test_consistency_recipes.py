@@ -71,6 +71,15 @@ def test_penalties_are_the_formulas(kind):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize(("kind", "apart"), [("cr", 2), ("bcr", 4), ("zcr", 2), ("icr", 5)])
+def test_one_call_or_one_a_part(kind, apart):
+    for joint, calls in ((True, 1), (False, apart)):
+        turn, seen = turn_of("d"), []
+        turn.discriminator.register_forward_hook(lambda *_: seen.append(1))
+        dataclasses.replace(ALL[kind], joint=joint).penalty(turn)
+        assert len(seen) == calls
+
+
 def test_weights_are_the_cards():
     assert (reg.CR().weight, reg.ZCR().weight, reg.ZCRGenerator().weight) == (10, 20, 0.5)
     icr = reg.ICR()
