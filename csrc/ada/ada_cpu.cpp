@@ -128,6 +128,22 @@ Tensor ada_grad_cpu(Tensor dy, Tensor maps, std::optional<Tensor> color) {
   return ada_run(dy, maps, color, true);
 }
 
+std::tuple<Tensor, Tensor> ada_params_cpu(Tensor p, Tensor plan, int64_t n, int64_t seed,
+                                          int64_t offset, int64_t height, int64_t width) {
+  const AdaPlan k = ada_plan(p, plan);
+  const AdaDrawn drawn = new_drawn(p, n);
+  const double probability = *data<double>(p);
+  int64_t* const maps = mutable_data<int64_t>(drawn.maps);
+  double* const table = mutable_data<double>(drawn.table);
+  parallel_units(n, 4096, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      ada_draw(k, probability, uint64_t(seed), uint64_t(offset + i), height, width,
+               table + i * kAdaColumns, maps + i * kAdaMap);
+    }
+  });
+  return {drawn.maps, drawn.table};
+}
+
 }  // namespace
 }  // namespace ganops
 
@@ -135,6 +151,8 @@ STABLE_TORCH_LIBRARY_IMPL(ganops, CPU, m) {
   using namespace ganops;
   m.impl("ada", TORCH_BOX(&ada_cpu));
   m.impl("ada.kernel", TORCH_BOX(&ada_cpu));
+  m.impl("ada_params", TORCH_BOX(&ada_params_cpu));
+  m.impl("ada_params.kernel", TORCH_BOX(&ada_params_cpu));
   m.impl("ada_grad", TORCH_BOX(&ada_grad_cpu));
   m.impl("ada_grad.kernel", TORCH_BOX(&ada_grad_cpu));
 }

@@ -74,8 +74,9 @@ def test_penalties_are_the_formulas(kind):
 @pytest.mark.parametrize(("kind", "apart"), [("cr", 2), ("bcr", 4), ("zcr", 2), ("icr", 5)])
 def test_one_call_or_one_a_part(kind, apart):
     for joint, calls in ((True, 1), (False, apart)):
-        turn, seen = turn_of("d"), []
-        turn.discriminator.register_forward_hook(lambda *_: seen.append(1))
+        turn = turn_of("d")
+        seen: list[None] = []
+        turn.discriminator.register_forward_hook(lambda *_, to=seen: to.append(None))
         dataclasses.replace(ALL[kind], joint=joint).penalty(turn)
         assert len(seen) == calls
 

@@ -11,6 +11,7 @@ from ..philox import seed_from
 from . import reference
 from .autograd import Ada
 from .filters import add_noise, cut_out, filter_bands
+from .fused import draw_at_once
 from .parameters import draw, one_channel
 from .policy import COLOR, AdaPolicy
 
@@ -133,7 +134,8 @@ def ada_augment(
         x = x.to(torch.promote_types(x.dtype, torch.float32))
     impl = _dispatch.choose("ada", impl, x.device, x.dtype)
     with torch.no_grad():
-        drawn = draw(pipeline, p, tuple(x.shape), seed, offset, x.device, impl)
+        given = (pipeline, p, tuple(x.shape), seed, offset, x.device, impl)
+        drawn = draw_at_once(*given, name=return_params) if impl == "native" else draw(*given)
         maps, color = drawn.maps, drawn.color
         if color is not None:
             color = one_channel(color) if x.shape[1] == 1 else color

@@ -17,6 +17,7 @@ from torch.autograd import Function
 
 from .._autograd import empty_dense_like, kernel, quick, register
 from .._triton import deferred
+from .fused import ada_params, fake_params
 
 
 class _Linear(Function):
@@ -112,4 +113,12 @@ register(
     fake=_fake,
     autograd=_autograd_grad,
     triton=deferred(__package__, "ada_grad"),
+)
+register(
+    "ada_params",
+    "(Tensor p, Tensor plan, int n, int seed, int offset, int height, int width)"
+    " -> (Tensor maps, Tensor table)",
+    fake=fake_params,
+    autograd=None,
+    triton=ada_params,
 )

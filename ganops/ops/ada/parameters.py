@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..philox import random_bits, random_normal
-from ..philox.reference import cos_sin_turns, uniform_from_bits
+from ..philox.reference import cos_sin_turns, sqrt_exact, uniform_from_bits
 from .policy import BLIT, COLOR, GEOM, AdaPolicy
 
 BITS, NORMALS, NOISE = 0xADA0, 0xADA1, 0xADA2  # Philox streams
@@ -116,7 +116,7 @@ class _Draws:
         """cos, sin and degrees of an angle uniform in +-most half turns; 0 where shut."""
         v = (self.bits[:, slot] >> 8) - (1 << 23)
         if most != 1.0:
-            v = torch.round(v * most).to(torch.int64)
+            v = torch.round(v.float() * most).to(torch.int64)
         v = torch.where(gate, v, 0)
         cos, sin = cos_sin_turns((v & 0xFFFFFF) << 8)
         return cos.double(), sin.double(), v.double() * (360.0 * 2.0**-24)
@@ -258,7 +258,8 @@ def _bands(d: _Draws, named: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         t = exp2_exact(
             torch.where(gate, d.normal[:, NORMAL["filter"] + band] * policy.filter_std, d.zero)
         )
-        norm = torch.sqrt((1.0 - POWER[band]) + POWER[band] * t * t)
+        # In float32: torch's sqrt of float64 is a bit off for some, and not on every device.
+        norm = sqrt_exact(((1.0 - POWER[band]) + POWER[band] * t * t).float()).double()
         columns = [t / norm if k == band else 1 / norm for k in range(4)]
         total, any_open = total * torch.stack(columns, 1), any_open | gate
     named["filter"] = total
