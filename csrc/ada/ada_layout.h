@@ -45,8 +45,8 @@ inline AdaDrawn new_drawn(const Tensor& like, int64_t n) {
           torch::stable::new_empty(like, {n, kAdaColumns})};
 }
 
-inline Tensor new_contiguous(const Tensor& x) {
-  return torch::stable::new_empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)});
+inline Tensor new_contiguous(const Tensor& x, std::optional<ScalarType> dtype = std::nullopt) {
+  return torch::stable::new_empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, dtype);
 }
 
 }  // namespace ganops

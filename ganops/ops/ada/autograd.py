@@ -87,6 +87,8 @@ def _without_bias(x: Tensor, maps: Tensor, color: Tensor | None, impl: str) -> T
 
 
 def _fake(x: Tensor, maps: Tensor, color: Tensor | None) -> Tensor:
+    if x.dtype == torch.uint8:  # which the CPU's kernel reads itself
+        return x.new_empty(x.shape, dtype=torch.float32)
     return empty_dense_like(x)
 
 
