@@ -66,6 +66,9 @@ constexpr int kAdaSlots = 32, kAdaNormalSlots = 12;
 GANOPS_HD GANOPS_INLINE Exact exp2_exact(Exact x) {
   const Exact whole = nearest(x), r = (x - whole) * Exact{0.6931471805599453};
   Exact y{1};
+#if defined(__CUDA_ARCH__)
+#pragma unroll 1  // a division in double is long
+#endif
   for (int k = 14; k > 0; --k) y = y * r / Exact{double(k)} + Exact{1};
   return y * Exact{bit_cast<double>((int64_t(whole.v) + 1023) << 52)};
 }

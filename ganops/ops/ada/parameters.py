@@ -1,9 +1,10 @@
-"""ADA's random numbers, drawn in one place for every implementation, and the maps they make.
+"""ADA's random numbers, defined in one place for every implementation, and the maps they make.
 
 Everything is a few dozen numbers a sample, in plain torch on the image's device: no number is read
 by the host, so p may live there. Steps are elementwise and exactly rounded (no library sin or exp2,
 no matrix product), so the bits are the same on every device. Sample i of a call has the numbers of
-(seed, offset + i), each parameter its own place among them, whether it acts or not.
+(seed, offset + i), each parameter its own place among them, whether it acts or not. The native
+implementations draw them in one kernel, fused.py.
 """
 
 from __future__ import annotations
