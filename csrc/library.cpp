@@ -21,6 +21,11 @@ STABLE_TORCH_LIBRARY(ganops, m) {
   // y = C T(x), ADA's geometry and colour of each sample, and its adjoint; color (B, C, C + 1)
   define(m, "ada", "(Tensor x, Tensor maps, Tensor? color) -> Tensor");
   define(m, "ada_grad", "(Tensor dy, Tensor maps, Tensor? color) -> Tensor");
+  // what ADA's pipeline draws for n images: maps (n, 7), and AdaColumn's table. p: one double;
+  // plan: the numbers of the policy, on the CPU
+  define(m, "ada_params",
+         "(Tensor p, Tensor plan, int n, int seed, int offset, int height, int width)"
+         " -> (Tensor maps, Tensor table)");
   // what a policy draws for samples offset ... offset + n - 1, (n, 11); numbers of policy.py's Plan
   define(m, "augment_params",
          "(Tensor like, int n, int seed, int offset, int height, int width, int flip, int gate,"

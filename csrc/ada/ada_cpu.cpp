@@ -35,12 +35,30 @@ struct Strides {
       : n(t.stride(0)), c(t.stride(1)), y(t.stride(2)), x(t.stride(3)) {}
 };
 
+// Bytes as the reference maps them, to the last bit.
+struct ByteValues {
+  float of[256];
+  ByteValues() {
+    for (int i = 0; i < 256; ++i) of[i] = float(i) / 127.5f - 1.0f;
+  }
+};
+const ByteValues kBytes;
+
+template <class T>
+compute_t<T> value_of(T v) {
+  return to_compute(v);
+}
+template <>
+float value_of<uint8_t>(uint8_t v) {
+  return kBytes.of[v];
+}
+
 // A row of `channels` planes to V interleaved channels and back.
 template <int V, class T, class C>
 void interleave(const T* x, const Strides& s, int64_t width, int64_t channels, C* out) {
   for (int64_t i = 0; i < width; ++i) {
     for (int c = 0; c < V; ++c)
-      out[i * V + c] = c < channels ? to_compute(x[i * s.x + c * s.c]) : C(0);
+      out[i * V + c] = c < channels ? value_of(x[i * s.x + c * s.c]) : C(0);
   }
 }
 template <int V, class T, class C>
@@ -60,6 +78,7 @@ struct Call {
 template <class T, int V>
 void run(const Call& call) {
   using C = compute_t<T>;
+  using Out = std::conditional_t<std::is_same_v<T, uint8_t>, float, T>;
   const Tensor &x = call.x, &y = call.y;
   const int64_t channels = x.size(1), height = x.size(2), width = x.size(3);
   const int64_t groups = ceil_div(channels, V), pixels = height * width;
@@ -67,7 +86,7 @@ void run(const Call& call) {
   const int64_t* maps = data<int64_t>(call.maps);
   const C* color = call.color.has_value() ? data<C>(*call.color) : nullptr;
   const T* from = data<T>(x);
-  T* to = mutable_data<T>(y);
+  Out* to = mutable_data<Out>(y);
   parallel_units(x.size(0) * groups, 32 * V * pixels, [&](int64_t first, int64_t last) {
     AdaScratch<C> scratch;
     std::vector<C> source(pixels * V), result(pixels * V);
@@ -111,9 +130,16 @@ Tensor ada_run(Tensor x, Tensor maps, std::optional<Tensor> color, bool adjoint)
   if (color.has_value()) color = torch::stable::contiguous(*color);
   maps = torch::stable::contiguous(maps);
   check_maps(maps);
-  Tensor y = is_dense(x) ? result_like(x) : new_contiguous(x);
+  const bool bytes = x.scalar_type() == ScalarType::Byte;
+  STD_TORCH_CHECK(!bytes || (!adjoint && x.is_contiguous()), "ada: bytes are images, contiguous");
+  Tensor y = bytes ? on_huge_pages(new_contiguous(x, std::make_optional(ScalarType::Float)))
+                   : (is_dense(x) ? result_like(x) : new_contiguous(x));
   if (x.numel() == 0) return y;
   const Call call{x, maps, color, y, adjoint};
+  if (bytes) {
+    x.size(1) == 1 ? run<uint8_t, 1>(call) : run<uint8_t, 4>(call);
+    return y;
+  }
   dispatch_floating(x.scalar_type(), "ada", [&](auto t) {
     using T = decltype(t);
     x.size(1) == 1 ? run<T, 1>(call) : run<T, 4>(call);
@@ -128,6 +154,22 @@ Tensor ada_grad_cpu(Tensor dy, Tensor maps, std::optional<Tensor> color) {
   return ada_run(dy, maps, color, true);
 }
 
+std::tuple<Tensor, Tensor> ada_params_cpu(Tensor p, Tensor plan, int64_t n, int64_t seed,
+                                          int64_t offset, int64_t height, int64_t width) {
+  const AdaPlan k = ada_plan(p, plan);
+  const AdaDrawn drawn = new_drawn(p, n);
+  const double probability = *data<double>(p);
+  int64_t* const maps = mutable_data<int64_t>(drawn.maps);
+  double* const table = mutable_data<double>(drawn.table);
+  parallel_units(n, 4096, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      ada_draw(k, probability, uint64_t(seed), uint64_t(offset + i), height, width,
+               table + i * kAdaColumns, maps + i * kAdaMap);
+    }
+  });
+  return {drawn.maps, drawn.table};
+}
+
 }  // namespace
 }  // namespace ganops
 
@@ -135,6 +177,8 @@ STABLE_TORCH_LIBRARY_IMPL(ganops, CPU, m) {
   using namespace ganops;
   m.impl("ada", TORCH_BOX(&ada_cpu));
   m.impl("ada.kernel", TORCH_BOX(&ada_cpu));
+  m.impl("ada_params", TORCH_BOX(&ada_params_cpu));
+  m.impl("ada_params.kernel", TORCH_BOX(&ada_params_cpu));
   m.impl("ada_grad", TORCH_BOX(&ada_grad_cpu));
   m.impl("ada_grad.kernel", TORCH_BOX(&ada_grad_cpu));
 }

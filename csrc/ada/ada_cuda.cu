@@ -8,6 +8,7 @@
 
 #include "../common/cuda_kernels.cuh"
 #include "ada_cuda.h"
+#include "ada_draw.cuh"
 
 namespace ganops {
 namespace {

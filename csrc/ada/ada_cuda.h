@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../common/cuda_launch.h"
-#include "ada_math.h"
+#include "ada_draw.h"
 
 namespace ganops {
 
@@ -18,6 +18,11 @@ struct AdaLaunch {
   AdaStrides in, out;
   CudaStream stream;
 };
+
+// p: one number on the device; table: (n, kAdaColumns), maps: (n, 7).
+int ada_params_launch(const AdaPlan& plan, const double* p, int64_t n, uint64_t seed,
+                      uint64_t offset, int64_t height, int64_t width, double* table, int64_t* maps,
+                      CudaStream stream);
 
 int ada_launch(const AdaLaunch& l, const void* x, void* y);
 

@@ -38,6 +38,18 @@ Tensor ada_grad_cuda(Tensor dy, Tensor maps, std::optional<Tensor> color) {
   return ada_run(dy, maps, color, true);
 }
 
+std::tuple<Tensor, Tensor> ada_params_cuda(Tensor p, Tensor plan, int64_t n, int64_t seed,
+                                           int64_t offset, int64_t height, int64_t width) {
+  const AdaPlan k = ada_plan(p, plan);
+  const OnDeviceOf device(p);
+  const AdaDrawn drawn = new_drawn(p, n);
+  check_launch(ada_params_launch(k, data<double>(p), n, uint64_t(seed), uint64_t(offset), height,
+                                 width, mutable_data<double>(drawn.table),
+                                 mutable_data<int64_t>(drawn.maps), device.stream()),
+               "ada_params");
+  return {drawn.maps, drawn.table};
+}
+
 }  // namespace
 }  // namespace ganops
 
@@ -45,6 +57,8 @@ STABLE_TORCH_LIBRARY_IMPL(ganops, CUDA, m) {
   using namespace ganops;
   m.impl("ada", TORCH_BOX(&ada_cuda));
   m.impl("ada.kernel", TORCH_BOX(&ada_cuda));
+  m.impl("ada_params", TORCH_BOX(&ada_params_cuda));
+  m.impl("ada_params.kernel", TORCH_BOX(&ada_params_cuda));
   m.impl("ada_grad", TORCH_BOX(&ada_grad_cuda));
   m.impl("ada_grad.kernel", TORCH_BOX(&ada_grad_cuda));
 }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../common/tensors.h"
-#include "ada_math.h"
+#include "ada_draw.h"
 
 namespace ganops {
 
@@ -24,8 +24,29 @@ inline void check_ada(const Tensor& x, const Tensor& maps, const std::optional<T
                   "ada: expected color of shape (B, C, C + 1) in the dtype of computation");
 }
 
-inline Tensor new_contiguous(const Tensor& x) {
-  return torch::stable::new_empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)});
+// The policy as the kernels take it: by value.
+inline AdaPlan ada_plan(const Tensor& p, const Tensor& plan) {
+  STD_TORCH_CHECK(p.numel() == 1 && p.scalar_type() == ScalarType::Double,
+                  "ada_params: expected p as one float64 number");
+  STD_TORCH_CHECK(plan.device().type() == torch::headeronly::DeviceType::CPU &&
+                      plan.is_contiguous() && plan.numel() == kAdaPlan &&
+                      plan.scalar_type() == ScalarType::Double,
+                  "ada_params: expected the plan as ", kAdaPlan, " float64 numbers on the CPU");
+  AdaPlan k;
+  std::memcpy(&k, plan.const_data_ptr(), sizeof(k));
+  return k;
+}
+
+struct AdaDrawn {
+  Tensor maps, table;
+};
+inline AdaDrawn new_drawn(const Tensor& like, int64_t n) {
+  return {torch::stable::new_empty(like, {n, kAdaMap}, std::make_optional(ScalarType::Long)),
+          torch::stable::new_empty(like, {n, kAdaColumns})};
+}
+
+inline Tensor new_contiguous(const Tensor& x, std::optional<ScalarType> dtype = std::nullopt) {
+  return torch::stable::new_empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, dtype);
 }
 
 }  // namespace ganops

@@ -183,7 +183,12 @@ class LoaderSource:
                 raise ValueError(f"data {self.name!r} gives no batches")
             self._epoch, self._used, self._batches = self._epoch + 1, 0, None
             return self._next()
-        images, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
+        parts = batch if isinstance(batch, (tuple, list)) else (batch,)
+        if not 1 <= len(parts) <= 2:
+            raise ValueError(
+                f"data {self.name!r} must give images or (images, labels), got {len(parts)} parts"
+            )
+        images, labels = (*parts, None)[:2]
         check_images(images, self.name, values=fresh)
         return images, labels
 

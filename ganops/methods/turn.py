@@ -7,6 +7,8 @@ Philox counters. Real images come from a source whose position the trainer saves
 from __future__ import annotations
 
 import contextlib
+import copy
+import hashlib
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -62,6 +64,11 @@ class Draw:
                 shape, seed=self._seed, offset=self.index * SLOT, stream=stream, device=self.device
             )
 
+    def seed_of(self, name: str) -> int:
+        """63 bits of what identifies this draw: a number of the host, nothing to be saved."""
+        words = f"{self._seed}/{self._attempt}/{self.name}/{self.index}/{name}"
+        return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "little") >> 1
+
     def images(self, source: str) -> tuple[Tensor, Tensor | None]:
         def make() -> tuple[Tensor, Tensor | None]:
             images, labels = self._sources[source].take(self.batch)
@@ -76,8 +83,9 @@ class Turn:
 
     ``real`` and ``fake`` (B, C, H, W) in [-1, 1], ``labels`` (B,) or None, ``z`` (B, z_dim).
     ``fake`` carries a graph to the generator only in a phase that trains it. ``uniform`` and
-    ``normal`` draw named random numbers, ``networks`` and ``state`` are the method's, ``values``
-    collects what ``log`` was given, for hooks and for the log file.
+    ``normal`` draw named random numbers, ``seed_of`` gives a seed to what draws for itself,
+    ``networks`` and ``state`` are the method's, ``values`` collects what ``log`` was given, for
+    hooks and for the log file.
     """
 
     def __init__(
@@ -98,6 +106,7 @@ class Turn:
         self.values: dict[str, Tensor] = {}
         self._parameters = parameters  # those that their owner lets train
         self._latent, self._generate = latent, generate
+        self._other_z: Tensor | None = None
 
     @property
     def batch(self) -> int:
@@ -113,11 +122,23 @@ class Turn:
 
     @property
     def z(self) -> Tensor:
+        if self._other_z is not None:
+            return self._other_z
         return self.draw.once("z", lambda: self._latent(self))
 
     @property
     def fake(self) -> Tensor:
         return self.shared("fake", ("generator",), lambda: self._generate(self.networks, self))
+
+    def fake_near(self, sigma: float) -> Tensor:
+        """``fake`` at the latents z + sigma n, n ~ N(0, I), all else the same; graph likewise."""
+
+        def make() -> Tensor:
+            near = copy.copy(self)
+            near._other_z = self.z + sigma * self.normal("near", *self.z.shape).to(self.z)
+            return self._generate(self.networks, near)
+
+        return self.shared(f"fake near {sigma!r}", ("generator",), make)
 
     @property
     def generator(self) -> nn.Module:
@@ -138,6 +159,10 @@ class Turn:
     def normal(self, name: str, *shape: int) -> Tensor:
         """N(0, 1) numbers belonging to this draw and name."""
         return self.draw.random(random_normal, name, shape)
+
+    def seed_of(self, name: str) -> int:
+        """A seed belonging to this draw and name, for operations that draw for themselves."""
+        return self.draw.seed_of(name)
 
     def shared(self, key: str, made_by: tuple[str, ...], make: Callable[[], Tensor]) -> Tensor:
         """`make()` once per draw; detached in a phase that trains none of the networks `made_by`.

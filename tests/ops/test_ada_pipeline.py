@@ -44,6 +44,23 @@ def test_uint8_and_out_dtype():
                 ops.ada_augment(x.double() / 127.5 - 1, seed=1))  # fmt: skip
 
 
+@pytest.mark.parametrize("policy", ["ada-bgc", "ada-color", "ada-bgcfnc", "ada-noise"])
+def test_bytes_are_the_floats_they_mean(any_backend, policy):
+    """To the last bit, whether a kernel reads them or a pass before it maps them."""
+    if small(any_backend) and policy != "ada-color":
+        pytest.skip("one does, where interpreting takes seconds")
+    for channels in (1, 3):
+        shape = (1, channels, 2, 3) if small(any_backend) else (6, channels, 16, 8)
+        x = (torch.arange(torch.Size(shape).numel()) * 7).to(torch.uint8).view(shape)
+        x = x.to(any_backend.device)
+        for bytes_ in (x, x.contiguous(memory_format=torch.channels_last), x.mT.contiguous().mT):
+            got, expected = (
+                ops.ada_augment(v, policy, 0.7, seed=3, impl=any_backend.impl)
+                for v in (bytes_, bytes_ / 127.5 - 1)
+            )
+            assert_same_bits(got, expected)
+
+
 @pytest.mark.parametrize("policy", PRESETS)
 def test_an_empty_batch(any_backend, policy):
     x = torch.ones(0, 3, 4, 4, device=any_backend.device, requires_grad=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ganops.ops.ada.fused import plan
+from ganops.ops.ada.policy import AdaPolicy
 from ganops.ops.bias_act import ACTIVATIONS
 from ganops.ops.smooth.reference import VALUES
 
@@ -68,6 +70,8 @@ def arguments(op, make, device):
     return {
         "ada": ada,
         "ada_grad": ada,
+        "ada_params": [(torch.tensor(0.6, dtype=torch.float64, device=device), plan(policy), 3, -5,
+                        7, 8, 9) for policy in (AdaPolicy(), AdaPolicy.preset("ada-bgcfnc"))],
         "consistency": [(pairs, None, 0.5, False), (pairs, others, 1.5, True)],
         "consistency_grad": [(go, pairs, 0.5), (each, pairs, 1.5)],
         "norm_grad2": [

@@ -105,3 +105,23 @@ def test_augment(native, shape, dtype):
         return [y.detach(), *back]
 
     assert_independent_of_threads(orders)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", [(1, 3, 201, 103), (2, 5, 130, 64), (4, 1, 49, 50)], ids=str)
+def test_ada(native, shape, dtype):
+    """Images in parallel, tiles one after the other."""
+    torch.manual_seed(0)
+    x = torch.randint(0, 256, shape).to(dtype)
+    policy = "ada-bgc" if shape[1] < 4 else "ada-bg"
+
+    def orders():
+        results = []
+        for p, seed in ((0.9, 1), (0.9, 2), (0.2, 5)):  # resampled by tiles of two sizes; blitted
+            leaf = x.detach().requires_grad_(dtype != torch.uint8)
+            y = ops.ada_augment(leaf, policy, p, seed=seed, impl=native)
+            back = torch.autograd.grad(y, leaf, y.detach()) if leaf.requires_grad else ()
+            results += [y.detach(), *back]
+        return results
+
+    assert_independent_of_threads(orders)

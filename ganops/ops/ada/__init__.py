@@ -11,8 +11,9 @@ from ..philox import seed_from
 from . import reference
 from .autograd import Ada
 from .filters import add_noise, cut_out, filter_bands
+from .fused import draw_at_once
 from .parameters import draw, one_channel
-from .policy import COLOR, AdaPolicy
+from .policy import BLIT, COLOR, GEOM, AdaPolicy
 
 __all__ = ["AdaPolicy", "ada_augment"]
 
@@ -126,14 +127,16 @@ def ada_augment(
         )
     if seed is None:
         seed = seed_from(generator)
+    wide = torch.promote_types(out_dtype, torch.float32)
+    impl = _dispatch.choose("ada", impl, x.device, wide if x.dtype == torch.uint8 else x.dtype)
     if x.dtype == torch.uint8:
-        wide = torch.promote_types(out_dtype, torch.float32)
-        x = x.to(wide) / 127.5 - 1.0
+        if not _reads_bytes(x, pipeline, wide, impl):
+            x = x.to(wide) / 127.5 - 1.0
     elif out_dtype != x.dtype or pipeline.uses(("filter", "noise")):  # else each step rounds
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-    impl = _dispatch.choose("ada", impl, x.device, x.dtype)
     with torch.no_grad():
-        drawn = draw(pipeline, p, tuple(x.shape), seed, offset, x.device, impl)
+        given = (pipeline, p, tuple(x.shape), seed, offset, x.device, impl)
+        drawn = draw_at_once(*given, name=return_params) if impl == "native" else draw(*given)
         maps, color = drawn.maps, drawn.color
         if color is not None:
             color = one_channel(color) if x.shape[1] == 1 else color
@@ -159,6 +162,12 @@ def _apply(x: Tensor, maps: Tensor, color: Tensor | None, impl: str) -> Tensor:
     else:
         y = Ada.apply(x, maps, color, impl)
     return y
+
+
+def _reads_bytes(x: Tensor, pipeline: AdaPolicy, wide: torch.dtype, impl: str) -> bool:
+    """Does the kernel map uint8 itself?"""
+    native = impl == "native" and x.device.type == "cpu" and wide == torch.float32
+    return native and x.is_contiguous() and pipeline.uses((*BLIT, *GEOM, *COLOR))
 
 
 def _stay(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch.autograd import Function
 
 from .._autograd import empty_dense_like, kernel, quick, register
 from .._triton import deferred
+from .fused import ada_params, fake_params
 
 
 class _Linear(Function):
@@ -86,6 +87,8 @@ def _without_bias(x: Tensor, maps: Tensor, color: Tensor | None, impl: str) -> T
 
 
 def _fake(x: Tensor, maps: Tensor, color: Tensor | None) -> Tensor:
+    if x.dtype == torch.uint8:  # which the CPU's kernel reads itself
+        return x.new_empty(x.shape, dtype=torch.float32)
     return empty_dense_like(x)
 
 
@@ -112,4 +115,12 @@ register(
     fake=_fake,
     autograd=_autograd_grad,
     triton=deferred(__package__, "ada_grad"),
+)
+register(
+    "ada_params",
+    "(Tensor p, Tensor plan, int n, int seed, int offset, int height, int width)"
+    " -> (Tensor maps, Tensor table)",
+    fake=fake_params,
+    autograd=None,
+    triton=ada_params,
 )

@@ -1,9 +1,10 @@
-"""ADA's random numbers, drawn in one place for every implementation, and the maps they make.
+"""ADA's random numbers, defined in one place for every implementation, and the maps they make.
 
 Everything is a few dozen numbers a sample, in plain torch on the image's device: no number is read
 by the host, so p may live there. Steps are elementwise and exactly rounded (no library sin or exp2,
 no matrix product), so the bits are the same on every device. Sample i of a call has the numbers of
-(seed, offset + i), each parameter its own place among them, whether it acts or not.
+(seed, offset + i), each parameter its own place among them, whether it acts or not. The native
+implementations draw them in one kernel, fused.py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..philox import random_bits, random_normal
-from ..philox.reference import cos_sin_turns, uniform_from_bits
+from ..philox.reference import cos_sin_turns, sqrt_exact, uniform_from_bits
 from .policy import BLIT, COLOR, GEOM, AdaPolicy
 
 BITS, NORMALS, NOISE = 0xADA0, 0xADA1, 0xADA2  # Philox streams
@@ -116,7 +117,7 @@ class _Draws:
         """cos, sin and degrees of an angle uniform in +-most half turns; 0 where shut."""
         v = (self.bits[:, slot] >> 8) - (1 << 23)
         if most != 1.0:
-            v = torch.round(v * most).to(torch.int64)
+            v = torch.round(v.float() * most).to(torch.int64)
         v = torch.where(gate, v, 0)
         cos, sin = cos_sin_turns((v & 0xFFFFFF) << 8)
         return cos.double(), sin.double(), v.double() * (360.0 * 2.0**-24)
@@ -258,7 +259,8 @@ def _bands(d: _Draws, named: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         t = exp2_exact(
             torch.where(gate, d.normal[:, NORMAL["filter"] + band] * policy.filter_std, d.zero)
         )
-        norm = torch.sqrt((1.0 - POWER[band]) + POWER[band] * t * t)
+        # In float32: torch's sqrt of float64 is a bit off for some, and not on every device.
+        norm = sqrt_exact(((1.0 - POWER[band]) + POWER[band] * t * t).float()).double()
         columns = [t / norm if k == band else 1 / norm for k in range(4)]
         total, any_open = total * torch.stack(columns, 1), any_open | gate
     named["filter"] = total
