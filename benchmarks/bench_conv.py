@@ -1,4 +1,4 @@
-"""A convolution's gradients by ways of our own: to an image, and to a weight with a small output."""
+"""A convolution's gradients, by ways of our own: to an image; to a weight with a small output."""
 
 from __future__ import annotations
 
