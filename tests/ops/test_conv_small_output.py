@@ -42,7 +42,7 @@ def test_every_geometry_gives_autograds_numbers(geometry):
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
 
-B, C = small_output.BATCH, small_output.CHANNELS
+B, C, LAST = small_output.BATCH, small_output.CHANNELS, small_output.LAST
 
 
 def asked(batch=B, channels=C, side=8, kernel=4, stride=2, padding=1, dtype=torch.float32,
@@ -63,22 +63,25 @@ def test_it_serves_where_it_measured_faster():
     assert not asked(channels=C - 1)
     assert not asked(side=16)  # as many as 64 pixels for 16 taps
     assert not asked(side=9)  # a last row that no window meets
-    assert not asked(layout=torch.channels_last)
+    assert asked(batch=LAST, layout=torch.channels_last)
+    assert not asked(batch=LAST - 1, layout=torch.channels_last)
+    assert not asked(batch=LAST, side=4, stride=1, padding=0, layout=torch.channels_last)
     assert not asked(side=7, kernel=3, dilation=2)
     assert not asked(transposed=True)
     assert not asked(groups=2)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_twin_uses_it_in_every_order(dtype, monkeypatch):
+def test_the_twin_uses_it_in_every_order_and_layout(dtype, layout, monkeypatch):
     calls = []
     real = small_output.weight_gradient
     monkeypatch.setattr(small_output, "weight_gradient", lambda *a: calls.append(1) or real(*a))
     torch.manual_seed(0)
-    x = torch.randn(B, C, 8, 8).to(dtype).requires_grad_()
-    w = (torch.randn(5, C, 4, 4) / 32).to(dtype).requires_grad_()
+    x = torch.randn(LAST, C, 8, 8).to(dtype).to(memory_format=layout).requires_grad_()
+    w = (torch.randn(5, C, 4, 4) / 32).to(dtype).to(memory_format=layout).requires_grad_()
     b = torch.randn(5).to(dtype).requires_grad_()
-    v = torch.randn(B, C, 8, 8).to(dtype)
+    v = torch.randn(LAST, C, 8, 8).to(dtype)
     found = []
     for conv in (ops.conv2d, F.conv2d):
         y = conv(x, w, b, 2, 1)
@@ -90,6 +93,7 @@ def test_the_twin_uses_it_in_every_order(dtype, monkeypatch):
     bound = {"rtol": 1e-4, "atol": 2e-3} if dtype == torch.float32 else {"rtol": 0.1, "atol": 2.0}
     for ours, expected in zip(*found):
         torch.testing.assert_close(ours, expected, **bound)
+        assert ours.dim() == 1 or ours.is_contiguous(memory_format=layout)
 
 
 def test_a_penalty_uses_it_and_costs_no_more():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 aten = torch.ops.aten
-BATCH = 16  # samples from which on this measured faster
+BATCH, LAST = 16, 64  # samples from which on this measured faster; of channels-last tensors
 CHANNELS = 64  # likewise, of x
 
 
@@ -31,11 +31,8 @@ def serves(
         and w.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()
         and dy.dim() == x.dim() == w.dim() == 4
-        and x.shape[0] >= BATCH
-        and x.shape[1] >= CHANNELS
+        and _large(dy, x, w)
         and dy.shape[2] * dy.shape[3] <= w.shape[2] * w.shape[3]
-        and w.is_contiguous()
-        and x.is_contiguous()
         and all(
             size + 2 * p - s * (steps - 1) == k
             for size, steps, k, s, p in zip(
@@ -45,13 +42,24 @@ def serves(
     )
 
 
+def _large(dy: Tensor, x: Tensor, w: Tensor) -> bool:
+    if x.shape[1] < CHANNELS:
+        return False
+    if x.is_contiguous() and w.is_contiguous():
+        return x.shape[0] >= BATCH
+    last = torch.channels_last
+    both = x.is_contiguous(memory_format=last) and w.is_contiguous(memory_format=last)
+    return both and x.shape[0] >= LAST and dy[0, 0].numel() > 1
+
+
 def weight_gradient(
     dy: Tensor, x: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]
 ) -> Tensor:
-    """dw, (Cout, Cin, kh, kw). dy: (B, Cout, H', W'); x: (B, Cin, H, W)."""
+    """dw, (Cout, Cin, kh, kw), in x's memory format. dy: (B, Cout, H', W'); x: (B, Cin, H, W)."""
     taps = dy.transpose(0, 1).contiguous()
     # ATen's, not F.conv2d: autocast, where it is on, would cast what torch's own backward does not.
     dw: Tensor = aten.convolution(
         x.transpose(0, 1).contiguous(), taps, None, (1, 1), padding, stride, False, (0, 0), 1
     )
-    return dw.transpose(0, 1).contiguous()
+    laid = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+    return dw.transpose(0, 1).contiguous(memory_format=laid)
