@@ -81,7 +81,7 @@ def test_the_twin_uses_it_in_every_order_and_layout(dtype, layout, monkeypatch):
     x = torch.randn(LAST, C, 8, 8).to(dtype).to(memory_format=layout).requires_grad_()
     w = (torch.randn(5, C, 4, 4) / 32).to(dtype).to(memory_format=layout).requires_grad_()
     b = torch.randn(5).to(dtype).requires_grad_()
-    v = torch.randn(LAST, C, 8, 8).to(dtype)
+    v = torch.randn(LAST, C, 8, 8).to(dtype).to(memory_format=layout)
     found = []
     for conv in (ops.conv2d, F.conv2d):
         y = conv(x, w, b, 2, 1)
