@@ -1,4 +1,4 @@
-"""A strided convolution's backward to its input: torch's kernel, sub-pixels where they serve."""
+"""A convolution's gradients, by ways of our own: to an image; to a weight with a small output."""
 
 from __future__ import annotations
 
@@ -55,5 +55,38 @@ def bench_backward_to_input(
             device=device,
             tolerance=1e-3,
             note="torch's own kernel" if channels > 8 else "",
+        )
+    )
+
+
+@pytest.mark.parametrize("outputs", [128, 512])
+@sizes(tiny=["2x4x8x8"], default=["64x256x8x8", "64x512x4x4"])
+def bench_weight_gradient(size: Size, outputs: int, device: str, impl: str, bench: Bench) -> None:
+    """4x4, stride 2, as in a critic's last layers. Floor: the forward, which multiplies as much."""
+    batch, channels, *sides = size.shape
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, channels, *sides, generator=generator).to(device)
+    w = torch.randn(outputs, channels, 4, 4, generator=generator).to(device).requires_grad_()
+
+    def to_weight(conv: Callable[..., Tensor]) -> Callable[[], Any]:
+        y = conv(x, w, None, 2, 1)
+        dy = x.new_ones(()).expand_as(y).contiguous()
+        return lambda: torch.autograd.grad(y, w, dy, retain_graph=True)
+
+    def forward() -> Tensor:
+        with torch.no_grad():
+            return F.conv2d(x, w, None, 2, 1)
+
+    bench(
+        Case(
+            op="conv2d",
+            row=f"{batch}x{channels}x{sides[0]}x{sides[1]} float32, to {outputs}x{channels}x4x4",
+            ours=to_weight(ops.conv2d),
+            stock={"stock": to_weight(F.conv2d)},
+            floor=Floor("one forward convolution", forward),
+            nbytes=0,
+            flops=2 * batch * sides[0] * sides[1] // 4 * w.numel(),
+            device=device,
+            tolerance=1e-3,
         )
     )

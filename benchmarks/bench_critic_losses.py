@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from arms import sizes
-from bench_penalty_critics import ResNet, dcgan, mlp, stock_activation
+from bench_penalty_critics import ResNet, dcgan, laid_out, mlp, stock_activation
 from harness import Case, Floor, Size
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -71,7 +71,7 @@ def wgan_gp(critic: nn.Module, size: Size, device: str) -> dict[str, Callable[[]
 
 
 def case(name: str, size: Size, critic: nn.Module, device: str, impl: str, *, r1: bool) -> Case:
-    critic = critic.to(device)
+    critic = laid_out(critic.to(device), size)
     made = (loss_and_r1 if r1 else wgan_gp)(critic, size, device)
     # Real and fake cancel in the last bias of WGAN-GP: nothing to compare but rounding.
     params = [p for key, p in critic.named_parameters() if r1 or key.endswith("weight")]
@@ -115,7 +115,7 @@ def bench_dcgan_loss_and_r1(size: Size, device: str, impl: str, bench: Bench) ->
     bench(case("DCGAN", size, critic, device, impl, r1=True))
 
 
-@sizes(tiny=["2x3x8x8"], default=["64x3x64x64"])
+@sizes(tiny=["2x3x8x8"], default=["64x3x64x64", "64x3x64x64 channels_last"])
 def bench_dcgan_wgan_gp(size: Size, device: str, impl: str, bench: Bench) -> None:
     critic = dcgan(size, stock_activation, 4 if size.shape[0] == 2 else 64)
     bench(case("DCGAN", size, critic, device, impl, r1=False))
@@ -127,7 +127,7 @@ def bench_sngan_resnet_loss_and_r1(size: Size, device: str, impl: str, bench: Be
     bench(case("SNGAN ResNet", size, critic, device, impl, r1=True))
 
 
-@sizes(tiny=["2x3x8x8"], default=["64x3x32x32"])
+@sizes(tiny=["2x3x8x8 channels_last"], default=["64x3x32x32", "64x3x32x32 channels_last"])
 def bench_sngan_resnet_wgan_gp(size: Size, device: str, impl: str, bench: Bench) -> None:
     critic = ResNet(size, stock_activation, 4 if size.shape[0] == 2 else 128)
     bench(case("SNGAN ResNet", size, critic, device, impl, r1=False))

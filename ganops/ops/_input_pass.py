@@ -26,7 +26,8 @@ from ._twins import sum_rows
 class InputPass:
     """One penalty's critic call, and then its backward to `x` (which requires grad).
 
-    `running` is True during that backward only. What the twins record besides:
+    `running` is True during that backward only. `over` is True after it, where x is the penalty's
+    own: from then on nobody asks for its gradient. What the twins record besides:
 
     "values"  what any later backward may want.
     "masks"   no activations: layers keep no input, piecewise linear functions their slope's mask.
@@ -39,7 +40,7 @@ class InputPass:
     _here = threading.local()
 
     def __init__(self, x: Tensor, keep: str = "values") -> None:
-        self.running = False
+        self.running = self.over = False
         self.keep = keep
         self.score_weights: Tensor | None = None  # (B,), set when the loss's backward arrives
         self.hooked = False  # did the critic register a hook on a tensor?
@@ -77,6 +78,17 @@ class InputPass:
         if current is None or weight is None or current._depends(weight):
             return _never
         return lambda: current.running
+
+    @classmethod
+    def leaves(cls, input: Tensor) -> Callable[[], bool]:
+        """Likewise: is the gradient of a layer's `input` of no use, being that of x itself?
+
+        A critic that hooks its tensors may look at that one, too.
+        """
+        current = cls.current()
+        if current is None or input is not current.x:
+            return _never
+        return lambda: current.over and not current.hooked
 
     def by_sample(self, operands: Sequence[Any], *, broadcast: bool) -> list[Any]:
         """The operands of a function that acts row by row, in which each sample has a row of its

@@ -129,6 +129,7 @@ LARGE = {
     "instance-wide": instance((3, 5, 33, 33)),
     "batch-wide": batch((3, 5, 9, 11)),
     "batch-flat": batch((131, 67)),
+    "batch-together": batch((2, 67, 9, 8)),
     "rms-many": rms((40, 1031), 1),
     "rms-long": rms((3, 16_385), 1),
     "pixel-wide": pixel((2, 7, 27, 27)),

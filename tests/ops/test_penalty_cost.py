@@ -10,6 +10,8 @@ from torch import nn
 
 import ganops
 from ganops import ops
+from ganops.ops._input_pass import InputPass
+from ganops.ops.gradient_penalty.critic import Critic
 
 
 def count(function):
@@ -89,3 +91,65 @@ def test_a_bank_of_critics_calls_four_convolutions_a_layer(groups):
     x = torch.randn(3, 3 * groups, 12, 12, dtype=torch.float64)
     counter = count(lambda: ops.r1_penalty(bank, x).backward())
     assert counter.calls == 4 + 3  # no tangent of the last layer
+
+
+def normed():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 1, 1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, 1, 8)
+    ).double()
+
+
+def test_the_points_own_gradient_is_not_computed_twice():
+    """Backward through a norm goes into the forward pass, and ends at the first layer's weight."""
+    critic, x = normed(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    first, last = 2 * 2 * 64 * critic[0].weight.numel(), 2 * 2 * critic[3].weight.numel()
+    # forward, to the points, tangent, weight twice; the last one's tangent reaches no parameter
+    spent = count(lambda: ops.r1_penalty(critic, x).backward()).flops
+    assert spent == 5 * first + 3 * last
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_hook_on_the_points_still_sees_their_gradient(when):
+    net, x = normed(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    seen = []
+
+    def critic(points):
+        if when == "before":
+            points.register_hook(lambda g: seen.append(g.clone()))
+        else:
+            points.register_post_accumulate_grad_hook(lambda t: seen.append(t.grad.clone()))
+        return net(points)
+
+    found = []
+    for engine in ("auto", "autograd"):
+        seen.clear()
+        ops.r1_penalty(critic, x, engine=engine).backward()
+        found.append(list(seen))
+    assert len(found[0]) == len(found[1]) == (2 if when == "before" else 1)
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_points_of_somebody_elses_get_their_gradient():
+    """As path_length_penalty's latents do, which may be a mapping network's."""
+    net, found, latent = normed(), [], torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    latent.requires_grad_()
+    for engine in ("auto", "autograd"):
+        points = 2 * latent
+        grad = Critic("test", net, engine=engine, own_x=False).input_gradient(points)
+        found.append(torch.autograd.grad(grad.square().sum(), latent)[0])
+    assert found[0].abs().max() > 0
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("theirs", [True, False])
+def test_latents_are_their_owners(theirs):
+    passes = []
+
+    def generator(w):
+        passes.append(InputPass.current())
+        return 2 * w[:, :, None, None]
+
+    w, mean = torch.randn(4, 6, requires_grad=theirs), torch.zeros(())
+    ops.path_length_penalty(generator, w, mean)
+    assert passes[0].over is not theirs

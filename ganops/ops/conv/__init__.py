@@ -38,8 +38,9 @@ def conv2d(
     r"""2-D convolution with a double backward at the floor.
 
     Equivalent to ``torch.nn.functional.conv2d`` with the same arguments, bit for bit, first
-    derivatives included; but on the CPU the gradient to an `input` of up to 8 channels, with a
-    stride, equals torch's to rounding, by a faster way (sub_pixel.py).
+    derivatives included; but on the CPU two of them equal torch's to rounding, by a faster way: the
+    gradient to an `input` of up to 8 channels, with a stride (sub_pixel.py), and to a `weight` with
+    no fewer taps than the output has pixels (small_output.py).
 
     Args:
         input: (B, Cin, H, W) or (Cin, H, W), any memory format. Integer and complex tensors, tensor

@@ -6,7 +6,8 @@
 
 The set is closed, so every order is right, and runs the kernels of a first order: torch's own
 formula for the double backward computes dw as a convolution whose kernel is the whole image, one
-call per group. C stands for a transposed convolution and a linear layer as well.
+call per group (small_output.py does where that is small). C stands for a transposed convolution and
+a linear layer as well.
 
 Inside a penalty that shares its backward with a loss, X(dy, w) also carries the loss's part:
 `SharedInput`.
@@ -49,6 +50,7 @@ class Conv(Function):
         ctx.save_for_backward(*kept, *bias)
         ctx.save_for_forward(x, w, *bias)  # vmap reads both lists by one set of dimensions
         ctx.w_pruned, ctx.b_pruned = InputPass.prunes(w), InputPass.prunes(b)
+        ctx.x_left = InputPass.leaves(x)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Any, ...]:
@@ -57,6 +59,7 @@ class Conv(Function):
         x, w, *b = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         need_w, need_b = need_w and not ctx.w_pruned(), need_b and not ctx.b_pruned()
+        need_x = need_x and not ctx.x_left()
         if need_w and ctx.masks:
             raise RuntimeError(
                 "engine='tangent' kept no activations, and something sent the critic's layers a "

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._twins import Like, autocast_casts
-from . import sub_pixel
+from . import small_output, sub_pixel
 
 aten = torch.ops.aten
 
@@ -37,6 +37,10 @@ class Spec:
 
     def backward(self, dy: Tensor, x: Tensor, w: Tensor, mask: list[bool]) -> tuple[Any, ...]:
         """(dx, dw, db); what the mask leaves out is None and costs nothing."""
+        if mask[1] and self._small_output(dy, x, w):
+            dx = self.backward(dy, x, w, [True, False, False])[0] if mask[0] else None
+            dw = small_output.weight_gradient(dy, x, self.stride, self.padding)
+            return dx, dw, self.bias(dy) if mask[2] else None
         sizes = [dy.shape[1]] if mask[2] else None
         grads: tuple[Any, ...] = aten.convolution_backward(dy, x, w, sizes, *self._numbers, mask)
         return grads
@@ -54,6 +58,11 @@ class Spec:
         if sub_pixel.serves(w, self.stride, self.dilation, self.transposed, self.groups):
             return sub_pixel.input_gradient(dy, w, like, self.stride, self.padding)
         return None
+
+    def _small_output(self, dy: Tensor, x: Tensor, w: Tensor) -> bool:
+        return small_output.serves(
+            dy, x, w, self.stride, self.padding, self.dilation, self.transposed, self.groups
+        )
 
     def bias(self, dy: Tensor) -> Tensor:
         """db."""

@@ -21,7 +21,10 @@ KEEP = {"auto": "values", "tangent": "masks", "shared": "shared"}
 
 @dataclass(frozen=True)
 class Critic:
-    """A critic and how to call it; `name` is the penalty's, `noun` the critic's, for messages."""
+    """A critic and how to call it; `name` is the penalty's, `noun` the critic's, for messages.
+
+    own_x: is x the penalty's own, of which nobody wants a gradient but the penalty?
+    """
 
     name: str
     call: Callable[..., Any]
@@ -31,6 +34,7 @@ class Critic:
     engine: str = "auto"
     engines: tuple[str, ...] = ENGINES
     noun: str = "critic"
+    own_x: bool = True
 
     def __post_init__(self) -> None:
         if self.engine not in self.engines:
@@ -108,7 +112,7 @@ class Critic:
                     allow_unused=True,
                 )  # fmt: skip
         finally:
-            only_x.running = False
+            only_x.running, only_x.over = False, self.own_x
         if grads[0] is None:
             raise self._detached()
         return grads

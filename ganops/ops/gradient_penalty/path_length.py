@@ -92,10 +92,11 @@ def path_length_penalty(
         images = out if output is None else output(out)
         return images * _direction(images, w.shape[0], noise, rng)
 
-    if not torch.compiler.is_compiling() and not w.requires_grad:
+    own = not w.requires_grad
+    if not torch.compiler.is_compiling() and own:
         w = w.detach().requires_grad_()
     called = Critic("path_length_penalty", generator, along_y, gen_args, gen_kwargs, engine,
-                    noun="generator")  # fmt: skip
+                    noun="generator", own_x=own)  # fmt: skip
     g = called.input_gradient(w)
     g = (g if g.dtype == torch.float64 else g.float()).reshape(w.shape[0], -1, w.shape[-1])
     squares = g.square().sum(2).mean(1)

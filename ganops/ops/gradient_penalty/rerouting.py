@@ -136,6 +136,8 @@ SPREADING: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys([torch.cat, torch.concat, torch.concatenate, torch.stack], _joined),
 }  # fmt: skip
 
+HOOKS = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook}
+
 
 def twin_of(twins: dict[Any, Callable[..., Any]], func: Any, kwargs: Any) -> Callable[..., Any]:
     """What runs a call; a result written into out= has no derivative, and no twin."""
@@ -154,7 +156,7 @@ class Rerouting(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is Tensor.register_hook:
+        if func in HOOKS:
             self._pass.hooked = True
         spreading = self._spreading.get(func)
         if spreading is not None:
