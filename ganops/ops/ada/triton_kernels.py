@@ -19,6 +19,7 @@ from .triton_forward import _first, _map, _sym6, _tap, points_kernel, result_ker
 
 BLOCK = 256  # points or results a program
 PIXELS, CANDIDATES = 16, 32  # pixels a program gathers for, points it looks at in one step
+REGISTERS = 192  # of a gathering thread: told a limit, the assembler spills none to stay below less
 
 
 @triton.jit
@@ -198,5 +199,5 @@ def ada_grad(dy: Tensor, maps: Tensor, color: Tensor | None) -> Tensor:
            BLOCK=BLOCK)  # fmt: skip
     blocks = cdiv(h * w, PIXELS)
     launch(gather_kernel, b * c * blocks, dy, points, maps, dx, c, h, w, *dx.stride(), blocks,
-           DOUBLE=double, PIXELS=PIXELS, CANDIDATES=CANDIDATES)  # fmt: skip
+           DOUBLE=double, PIXELS=PIXELS, CANDIDATES=CANDIDATES, maxnreg=REGISTERS)  # fmt: skip
     return dx
