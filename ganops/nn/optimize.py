@@ -112,6 +112,8 @@ def optimize(module: nn.Module, *, inplace: bool = True, verbose: bool = True) -
 
 def report(module: nn.Module) -> Report:
     """What of `module` is twins, what is not and why, as `optimize` prints it. Changes nothing."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"report: expected a torch.nn.Module, got {type(module).__name__}")
     found = Report()
     for name, layer in module.named_modules():
         kind = _own_type(layer)
