@@ -76,8 +76,8 @@ def optimize(module: nn.Module, *, inplace: bool = True, verbose: bool = True) -
     rely on what a twin leaves out), layers whose forward was replaced, lazy layers, and scripted
     modules.
 
-    Some activations with inplace=True raise torch's own "view modified inplace" afterwards under
-    torch.func.vmap, jacfwd or hessian, where torch's layers run; inplace=False serves there.
+    Under the transforms of torch.func, activations with inplace=True are torch's own, and the
+    convolutions and norms before them copy their result.
 
     Args:
         module: any module, not compiled.
