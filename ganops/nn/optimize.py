@@ -76,8 +76,8 @@ def optimize(module: nn.Module, *, inplace: bool = True, verbose: bool = True) -
     rely on what a twin leaves out), layers whose forward was replaced, lazy layers, and scripted
     modules.
 
-    Under the transforms of torch.func, activations with inplace=True are torch's own, and the
-    convolutions and norms before them copy their result.
+    Under the transforms of torch.func a convolution copies its result, so that an activation with
+    inplace=True may follow, as after torch's own.
 
     Args:
         module: any module, not compiled.

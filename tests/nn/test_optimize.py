@@ -207,7 +207,8 @@ IN_PLACE = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, nn.SiLU)
 def test_activations_in_place_run_under_torch_func(activation):
     torch.manual_seed(0)
     stock = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), activation(inplace=True), nn.Flatten(),
+        nn.Conv2d(3, 4, 3, padding=1), activation(inplace=True), nn.Conv2d(4, 4, 3),
+        nn.GroupNorm(2, 4), activation(inplace=True), nn.Flatten(),
         nn.Linear(16, 5), activation(inplace=True), nn.Linear(5, 1),
     ).double()  # fmt: skip
     ours = ganops.optimize(stock, inplace=False, verbose=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import _dispatch
-from .._twins import serves, writable
+from .._twins import serves
 from . import reference
 from .autograd import Norm
 from .kinds import HALVES, Kind
@@ -21,7 +21,8 @@ def apply(
     impl = _dispatch.choose("norm", impl, x.device, x.dtype)
     if impl == "reference":
         return reference.norm(x, w, b, kind(impl))
-    return writable(Norm.apply(x, w, b, kind(impl))[0])
+    y: Tensor = Norm.apply(x, w, b, kind(impl))[0]
+    return y
 
 
 def all_shaped(shape: tuple[int, ...], *tensors: Tensor | None) -> bool:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from .. import masked_slope
 from .._arguments import worded
-from .._autograd import transformed
 from .._input_pass import InputPass
 from .._twins import serves
 from .autograd import Activation, InPlace, MaskedInPlace, PReLU, Spec
@@ -33,7 +32,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     Args:
         input: any shape and memory format. Integer and complex tensors, tensor subclasses, and
             calls inside torch.compile go to torch's own function.
-        inplace: write the result into `input`. Under torch.func this is torch's own function.
+        inplace: write the result into `input`.
 
     Derivatives: of any order, in reverse and forward mode and under torch.func; 0 at the kink.
     Order 2 sends nothing to `input`. Forward mode inside forward mode raises.
@@ -44,7 +43,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         >>> relu(torch.tensor([-1.0, 2.0]))
         tensor([0., 2.])
     """
-    if not _serves(input, inplace):
+    if not serves(input):
         return F.relu(input, inplace)
     return _activation(input, Spec("relu", (), inplace))
 
@@ -56,7 +55,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     Equivalent to ``torch.nn.functional.leaky_relu(input, negative_slope, inplace)``; everything
     else as in `relu`. Memory kept for backward: the result; the input for a negative slope.
     """
-    if not _serves(input, inplace) or (inplace and negative_slope < 0):
+    if not serves(input) or (inplace and negative_slope < 0):
         return F.leaky_relu(input, negative_slope, inplace)
     return _activation(input, Spec("leaky_relu", (float(negative_slope),), inplace))
 
@@ -71,7 +70,7 @@ def hardtanh(
     else as in `relu`. The derivative is 0 at and beyond the limits. Memory kept for backward: the
     input (in place: the result).
     """
-    if not _serves(input, inplace):
+    if not serves(input):
         return F.hardtanh(input, min_val, max_val, inplace)
     return _activation(input, Spec("hardtanh", (float(min_val), float(max_val)), inplace))
 
@@ -117,12 +116,6 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
         return torch.prelu(input, weight)
     y: Tensor = PReLU.apply(input, weight)
     return y
-
-
-def _serves(x: Tensor, inplace: bool) -> bool:
-    """In place under torch.func is torch's own: batched tensors may be views, which a Function in
-    place may not change."""
-    return serves(x) and not (inplace and transformed())
 
 
 def masked(x: Tensor, inplace: bool = False) -> Tensor:
