@@ -76,8 +76,8 @@ def optimize(module: nn.Module, *, inplace: bool = True, verbose: bool = True) -
     rely on what a twin leaves out), layers whose forward was replaced, lazy layers, and scripted
     modules.
 
-    Some activations with inplace=True raise torch's own "view modified inplace" afterwards under
-    torch.func.vmap, jacfwd or hessian, where torch's layers run; inplace=False serves there.
+    Under the transforms of torch.func a convolution copies its result, so that an activation with
+    inplace=True may follow, as after torch's own.
 
     Args:
         module: any module, not compiled.
@@ -112,6 +112,8 @@ def optimize(module: nn.Module, *, inplace: bool = True, verbose: bool = True) -
 
 def report(module: nn.Module) -> Report:
     """What of `module` is twins, what is not and why, as `optimize` prints it. Changes nothing."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"report: expected a torch.nn.Module, got {type(module).__name__}")
     found = Report()
     for name, layer in module.named_modules():
         kind = _own_type(layer)

@@ -13,7 +13,7 @@ Triton kernels are the ops ``ganops::op_triton`` of the same schema, defined her
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -178,7 +178,7 @@ def refuse_nested_forward(op: str, instead: str = 'impl="reference"') -> None:
     PyTorch runs a Function's jvp with forward mode off, so the plain operations in it would lose
     the tangents of the outer level without a word.
     """
-    stack = _levels()
+    stack = torch._C._functorch.get_interpreter_stack() or ()  # no public way to count levels
     if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1:
         raise RuntimeError(
             f"{op}: forward mode inside forward mode has no derivative here. Take one of the two "
@@ -187,12 +187,15 @@ def refuse_nested_forward(op: str, instead: str = 'impl="reference"') -> None:
 
 
 def transformed() -> bool:
-    """Does a transform of torch.func run?"""
-    return bool(_levels())
+    """Does a transform of torch.func run? It then refuses requires_grad_, of any tensor."""
+    try:
+        _PLAIN.requires_grad_(False)
+    except RuntimeError:
+        return True
+    return False
 
 
-def _levels() -> Sequence[Any]:
-    return torch._C._functorch.get_interpreter_stack() or ()
+_PLAIN = torch.empty(())
 
 
 def is_dense(t: torch.Tensor, first: int = 0) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import Parameter
 
-from ._autograd import is_dense, refuse_nested_forward
+from ._autograd import is_dense, refuse_nested_forward, transformed
 
 
 def serves(*tensors: Tensor | None) -> bool:
@@ -45,6 +45,12 @@ def autocast_casts(t: Tensor) -> bool:
 def one_forward_level(op: str) -> None:
     """Every twin's jvp starts with this."""
     refuse_nested_forward(op, f"torch's own {op}")
+
+
+def writable(y: Tensor) -> Tensor:
+    """A Function's result for an activation in place: under torch.func.vmap it is a view, which
+    nothing may change, and its copy is none."""
+    return y.clone() if transformed() else y
 
 
 class Elementwise(Function):

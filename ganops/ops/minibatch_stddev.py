@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ._arguments import whole
+
 __all__ = ["minibatch_stddev"]
 
 EPS = 1e-8
@@ -39,7 +41,8 @@ def minibatch_stddev(x: Tensor, group_size: int = 4, num_channels: int = 1) -> T
 
     Raises:
         ValueError: fewer than two dimensions, group_size or num_channels below 1, N not divisible
-            by g, C not divisible by F. TypeError: x is not a floating tensor.
+            by g, C not divisible by F. TypeError: x is not a floating tensor, a number
+            no integer.
 
     Source: Karras et al. 2017 (ProGAN), arXiv 1710.10196; grouping as in its code.
 
@@ -73,11 +76,8 @@ def _check(x: Tensor, group_size: int, num_channels: int) -> None:
         raise TypeError(f"minibatch_stddev: expected x as a float tensor, got {got}")
     if x.dim() < 2:
         raise ValueError(f"minibatch_stddev: expected x of shape (N, C, ...), got {tuple(x.shape)}")
-    if group_size < 1 or num_channels < 1:
-        raise ValueError(
-            f"minibatch_stddev: expected group_size and num_channels of at least 1, got "
-            f"{group_size} and {num_channels}"
-        )
+    whole("minibatch_stddev", "group_size", group_size, 1)
+    whole("minibatch_stddev", "num_channels", num_channels, 1)
     n, c = x.shape[:2]
     if n and n % min(group_size, n):
         raise ValueError(

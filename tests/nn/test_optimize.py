@@ -198,3 +198,37 @@ def test_bad_input():
         ganops.optimize(lambda x: x)
     with pytest.raises(ValueError, match="optimize it first, then compile"):
         ganops.optimize(torch.compile(nn.Conv2d(3, 3, 1), backend="eager"))
+
+
+IN_PLACE = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, nn.SiLU)
+
+
+@pytest.mark.parametrize("activation", IN_PLACE)
+def test_activations_in_place_run_under_torch_func(activation):
+    torch.manual_seed(0)
+    stock = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), activation(inplace=True), nn.Conv2d(4, 4, 3),
+        nn.GroupNorm(2, 4), activation(inplace=True), nn.Flatten(),
+        nn.Linear(16, 5), activation(inplace=True), nn.Linear(5, 1),
+    ).double()  # fmt: skip
+    ours = ganops.optimize(stock, inplace=False, verbose=False)
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    func = torch.func
+
+    def everything(m):
+        def one(t):
+            return m(t[None]).sum()
+
+        def penalty(t):
+            return func.vmap(func.grad(one))(t).square().sum()
+
+        yield func.vmap(lambda t: m(t[None]))(x)
+        yield func.jacfwd(one)(x[0])
+        yield func.hessian(one)(x[0])
+        yield func.jvp(m, (x,), (x,))[1]
+        yield func.grad(penalty)(x)
+        (g,) = torch.autograd.grad(ganops.ops.r1_penalty(func.vmap(one), x), m[0].weight)
+        yield g
+
+    for got, expected in zip(everything(ours), everything(stock), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)

@@ -35,13 +35,15 @@ def kernels(dtype):
 def test_fits_registers_without_spilling(name, dtype, arch, tmp_path):
     if dtype == "fp64" and arch != 90:
         pytest.skip("float64 is for tests: one generation will do")
-    if dtype == "fp64" and name == "gather":
-        pytest.skip("spills 48 bytes in float64")
-    compiled = compile_for(arch, *kernels(dtype)[name], fusion=True)
+    limit = {"maxnreg": adjoint.REGISTERS} if name == "gather" else {}
+    compiled = compile_for(arch, *kernels(dtype)[name], fusion=True, **limit)
     used = compiled.resources(tmp_path)
-    assert used["STACK"] == used["LOCAL"] == 0
+    assert used["LOCAL"] == 0
+    # Not a spill: some 64-bit divisions are calls, around which Triton 3.6 saves one double.
+    assert used["STACK"] <= (8 if dtype == "fp64" else 0)
     # The gather keeps three axes' 64-bit coordinates: two programs to an SM's 65536 registers.
-    assert 0 < used["REG"] <= (255 if name == "gather" or dtype == "fp64" else 128)
+    most = adjoint.REGISTERS if name == "gather" else 255 if dtype == "fp64" else 128
+    assert 0 < used["REG"] <= most
     if dtype == "fp64":
         assert compiled.count(r"^(mul|fma)\S*\.f64") > 0
         assert compiled.count(r"cvt\S*\.f32\.f64") == 0

@@ -124,8 +124,8 @@ def test_compiles():
     [
         ((6, 4, 2, 2), (4, 1), r"divisible by group_size 4, got 6"),
         ((4, 4, 2, 2), (4, 3), r"divisible by num_channels 3, got 4"),
-        ((4, 4, 2, 2), (0, 1), r"at least 1, got 0 and 1"),
-        ((4, 4, 2, 2), (4, -1), r"at least 1, got 4 and -1"),
+        ((4, 4, 2, 2), (0, 1), r"group_size of at least 1, got 0"),
+        ((4, 4, 2, 2), (4, -1), r"num_channels of at least 1, got -1"),
         ((4,), (4, 1), r"\(N, C, ...\), got \(4,\)"),
     ],
 )

@@ -245,6 +245,25 @@ def test_tangent_of_every_penalty():
         assert_same(critic, call("tangent"), call("autograd"))
 
 
+@pytest.mark.parametrize("act", ["relu", "abs"])
+def test_tangent_leaves_gapped_activations_in_their_order(act):
+    """Or a later dropout would draw other bits than stock."""
+    strides = []
+
+    def cut(h):
+        h = h.contiguous(memory_format=torch.channels_last)[:, :, ::2]
+        h = getattr(torch, act)(h)
+        strides.append(h.stride())
+        torch.manual_seed(2)
+        h = F.dropout(h, 0.4)
+        return torch.cat((h, h), 2)
+
+    critic = Between(cut)
+    one, two = (ops.r1_penalty(critic, X, engine=e) for e in ("autograd", "tangent"))
+    assert strides[0] == strides[1] == (32, 1, 16, 4)
+    torch.testing.assert_close(one, two)
+
+
 def test_tangent_raises_where_an_activation_is_missed():
     """A value taken out of the critic wants what was not kept."""
     critic, features = dcgan(2, nn.ReLU), []

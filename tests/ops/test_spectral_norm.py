@@ -8,7 +8,9 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.utils.parametrizations import spectral_norm
 
+import ganops
 from ganops import ops
+from ganops.ops.spectral_norm import reference
 
 SHAPES = [(4, 3), (3, 2, 2, 2), (1, 5), (5, 1)]
 
@@ -125,6 +127,41 @@ def test_torch_func():
         torch.testing.assert_close(transform(ours)(w), transform(stock)(w), rtol=1e-11, atol=1e-12)
     with pytest.raises(RuntimeError, match="forward mode inside forward mode"):
         torch.func.jacfwd(torch.func.jacfwd(ours))(w)
+
+
+@pytest.mark.parametrize("impl", ["auto", "reference"])
+@pytest.mark.parametrize("transform", ["grad", "hessian", "jvp"])
+def test_torch_func_moves_the_vectors(impl, transform):
+    w = randn(3, 2)
+    (u,), (v,) = vectors([w])
+    _, next_u, next_v, _ = reference.normalised(w, u.clone(), v.clone(), 1, 1e-12, 0)
+
+    def stock(w):
+        return (w / (next_u @ w @ next_v)).pow(3).sum()
+
+    def ours(w):
+        return ops.spectral_norm_weights([w], [u], [v])[0].pow(3).sum()
+
+    run = {
+        "grad": lambda f: torch.func.grad(f)(w),
+        "hessian": lambda f: torch.func.hessian(f)(w),
+        "jvp": lambda f: torch.func.jvp(f, (w,), (w,))[1],
+    }[transform]
+    with ganops.use_impl(impl):
+        torch.testing.assert_close(run(ours), run(stock), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(u, next_u)
+    torch.testing.assert_close(v, next_v)
+
+
+@pytest.mark.parametrize("impl", ["auto", "reference"])
+def test_one_set_of_vectors_for_many_weights_is_refused(impl):
+    us, vs = vectors([randn(3, 2)])
+    one = torch.func.vmap(lambda w: ops.spectral_norm_weights([w], us, vs)[0])
+    with (
+        ganops.use_impl(impl),
+        pytest.raises(ValueError, match="expected vectors of its own for each weight under vmap"),
+    ):
+        one(randn(5, 3, 2))
 
 
 def test_two_forwards_before_a_backward():

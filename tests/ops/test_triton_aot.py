@@ -73,13 +73,14 @@ class Compiled(NamedTuple):
 _CACHE = {}
 
 
-def compile_for(arch, kernel, types, constants, fusion):
+def compile_for(arch, kernel, types, constants, fusion, **options):
     """One kernel for one architecture. types: one of Triton's names for each plain argument.
 
     Pointers count as 16-byte aligned and "i32x16" as a multiple of 16: what a launch finds for
     tensors of torch's allocator and round sizes.
     """
-    key = (arch, kernel.fn.__module__, kernel.fn.__name__, str(types), str(constants))
+    key = (arch, kernel.fn.__module__, kernel.fn.__name__, str(types), str(constants),
+           str(options))  # fmt: skip
     if key not in _CACHE:
         names = list(inspect.signature(kernel.fn).parameters)
         plain = [n for n in names if n not in constants]
@@ -95,7 +96,7 @@ def compile_for(arch, kernel, types, constants, fusion):
         compiled = triton.compile(
             ASTSource(kernel, signature, values, aligned),
             target=GPUTarget("cuda", arch, 32),
-            options={"enable_fp_fusion": fusion},
+            options={"enable_fp_fusion": fusion, **options},
         )
         _CACHE[key] = Compiled(compiled.asm["ptx"], compiled.asm["cubin"])
     return _CACHE[key]

@@ -36,7 +36,8 @@ def test_fits_registers_and_keeps_its_precision(name, dtype, last, arch, tmp_pat
         assert kernel.count(r"cvt\S*\.f32\.f64") == 0
     else:
         assert kernel.count(r"^(add|sub|mul|fma|div)\S*\.f64") == 0
-        assert kernel.count(r"^fma\.rn\.f32") > 0
+        # Triton 3.6 packs the products of two results for sm_100, and then adds them unfused.
+        assert kernel.count(r"^(fma\.rn\.f32|mul\.f32x2)") > 0
 
 
 def test_the_gain_reaches_double_kernels_in_full():

@@ -19,6 +19,7 @@ from .triton_forward import _first, _map, _sym6, _tap, points_kernel, result_ker
 
 BLOCK = 256  # points or results a program
 PIXELS, CANDIDATES = 16, 32  # pixels a program gathers for, points it looks at in one step
+REGISTERS = 192  # of a gathering thread: told a limit, the assembler spills none to stay below less
 
 
 @triton.jit
@@ -85,7 +86,9 @@ def lattice_kernel(
 @triton.jit
 def _weight(s, r, fine, DTYPE: tl.constexpr):
     """With which the point at s reads index r of the continued image."""
-    return tl.where(fine, _tap(s, r - _first(s), DTYPE), ((s >> 32) == r).to(DTYPE))
+    return tl.where(
+        fine, _tap(s, r - _first(s).to(tl.int32), DTYPE), ((s >> 32).to(tl.int32) == r).to(DTYPE)
+    )
 
 
 @triton.jit
@@ -118,6 +121,9 @@ def gather_kernel(
     bottom = (f + tl.maximum(-p * before, p * x1) + tl.maximum(-q * before, q * y1)) >> 32
     left, right = tl.where(fine, (left >> 1) - 3, left), tl.where(fine, (right >> 1) + 4, right)
     top, bottom = tl.where(fine, (top >> 1) - 3, top), tl.where(fine, (bottom >> 1) + 4, bottom)
+    # They fit 32 bits, in which the loops below have registers enough.
+    left, right = left.to(tl.int32), right.to(tl.int32)
+    top, bottom = top.to(tl.int32), bottom.to(tl.int32)
     copies_x = ((right - left) // tl.maximum(2 * (width - 1), 1) + 1).to(tl.int32)
     copies_y = ((bottom - top) // tl.maximum(2 * (height - 1), 1) + 1).to(tl.int32)
     # The inverse map says which points can read a place, with room for its rounding.
@@ -131,7 +137,7 @@ def gather_kernel(
     wide, tall = (2 * reach_x).to(tl.int32) + 2, (2 * reach_y).to(tl.int32) + 2
 
     i = (tl.program_id(0) % blocks).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)[:, None]
-    x, y = i % width, i // width
+    x, y = (i % width).to(tl.int32), (i // width).to(tl.int32)
     total = tl.zeros((PIXELS, CANDIDATES), DTYPE)
     for zy in range(2 * copies_y):
         ry = _copy(y, zy >> 1, (zy & 1) == 1, height, top)
@@ -154,7 +160,7 @@ def gather_kernel(
                         at = points + plane * w * h + (my + before) * w + mx + before
                         value = tl.load(at, mask=read & (weight != 0.0), other=0.0)
                         total += tl.where(read, weight * value, 0.0)
-    at = dx + n * tn + c * tc + y * ty + x * tx
+    at = dx + n * tn + c * tc + y.to(tl.int64) * ty + x.to(tl.int64) * tx
     result = tl.sum(total, 1)[:, None]
     tl.store(at, result.to(dx.dtype.element_ty), mask=i < width * height)
 
@@ -193,5 +199,5 @@ def ada_grad(dy: Tensor, maps: Tensor, color: Tensor | None) -> Tensor:
            BLOCK=BLOCK)  # fmt: skip
     blocks = cdiv(h * w, PIXELS)
     launch(gather_kernel, b * c * blocks, dy, points, maps, dx, c, h, w, *dx.stride(), blocks,
-           DOUBLE=double, PIXELS=PIXELS, CANDIDATES=CANDIDATES)  # fmt: skip
+           DOUBLE=double, PIXELS=PIXELS, CANDIDATES=CANDIDATES, maxnreg=REGISTERS)  # fmt: skip
     return dx

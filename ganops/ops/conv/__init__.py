@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._arguments import worded
 from .._twins import autocast_casts, serves
 from .autograd import Conv
 from .spec import LinearSpec, Spec
@@ -26,6 +27,7 @@ _Pair = int | Sequence[int]
 _stock: Any = F  # its type hints are narrower than what it takes
 
 
+@worded
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -79,6 +81,7 @@ def conv2d(
     return _apply(x, w, b, spec)
 
 
+@worded
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -108,6 +111,7 @@ def conv_transpose2d(
     return _apply(*tensors, spec)
 
 
+@worded
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     r"""x W' + b.
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .._autograd import quick
+from .._autograd import quick, transformed
 from .._input_pass import InputPass
 from .._twins import Like, one_forward_level, rows_like, sum_rows, times_rows
 from .spec import AnySpec
@@ -45,10 +45,12 @@ class Conv(Function):
         need_x, need_w = ctx.needs_input_grad[:2]
         keep = (here := InputPass.current()) and here.keep
         ctx.shared, ctx.masks = here if keep == "shared" else None, keep == "masks"
-        kept = x if need_w and not ctx.masks else None, w if need_x else None
+        all_ = transformed()  # vmap reads both lists by one set of dimensions: no gaps there
+        keep_x = all_ or (need_w and not ctx.masks)
+        kept = x if keep_x else None, w if need_x or all_ else None
         bias = (b,) if ctx.shared else ()
         ctx.save_for_backward(*kept, *bias)
-        ctx.save_for_forward(x, w, *bias)  # vmap reads both lists by one set of dimensions
+        ctx.save_for_forward(x, w, *bias)
         ctx.w_pruned, ctx.b_pruned = InputPass.prunes(w), InputPass.prunes(b)
         ctx.x_left = InputPass.leaves(x)
 
@@ -114,7 +116,8 @@ class ConvInput(Function):
         ctx.w_like = Like.of(w)
         ctx.set_materialize_grads(False)
         need_dy, need_w = ctx.needs_input_grad[:2]
-        ctx.save_for_backward(dy if need_w else None, w if need_dy else None)
+        all_ = transformed()
+        ctx.save_for_backward(dy if need_w or all_ else None, w if need_dy or all_ else None)
         ctx.save_for_forward(dy, w)
 
     @staticmethod
@@ -200,7 +203,8 @@ class ConvWeight(Function):
         ctx.x_like = Like.of(x)
         ctx.set_materialize_grads(False)
         need_dy, need_x = ctx.needs_input_grad[:2]
-        ctx.save_for_backward(dy if need_x else None, x if need_dy else None)
+        all_ = transformed()
+        ctx.save_for_backward(dy if need_x or all_ else None, x if need_dy or all_ else None)
         ctx.save_for_forward(dy, x)
 
     @staticmethod

@@ -23,7 +23,7 @@ from torch.autograd import Function, forward_ad
 
 from .._autograd import quick, transformed
 from .._input_pass import InputPass
-from .._twins import Like
+from .._twins import Like, writable
 from .autograd import Conv, ConvInput, ConvWeight
 from .spec import AnySpec
 
@@ -34,7 +34,7 @@ def convolve(x: Tensor, w: Tensor, b: Tensor | None, spec: AnySpec) -> Tensor:
     if _splits(x, w, b):
         y = ByInput.apply(x, ByWeights.apply(w, b, [x], spec), [w], spec)
     else:
-        y = Conv.apply(x, w, b, spec)
+        y = writable(Conv.apply(x, w, b, spec))
     return y
 
 

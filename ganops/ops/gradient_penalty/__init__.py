@@ -122,8 +122,7 @@ def gradient_penalty(
             other D.
             Same numbers from all. "auto" is "autograd" where saved-tensor hooks are active around
             the call, and refuses critics that set such hooks (activation checkpointing): those need
-            "autograd", and so do critics that run in-place activations under torch.func.vmap, which
-            torch refuses. Parameters that the penalty does not depend on, such as biases before
+            "autograd". Parameters that the penalty does not depend on, such as biases before
             piecewise linear activations, get no gradient from it, where stock PyTorch sends zeros.
 
     Returns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import disable_saved_tensors_hooks
 
+from .._arguments import shown
 from .._input_pass import InputPass
 from .path import Path
 from .rerouting import Rerouting
@@ -42,6 +43,15 @@ class Critic:
             raise ValueError(
                 f"{self.name}: expected engine {', '.join([first, *others[:-1]])} or "
                 f"{others[-1]}, got {self.engine!r}"
+            )
+
+        for name, given in ((self.noun, self.call), ("output", self.output)):
+            if not (callable(given) or (given is None and name == "output")):
+                raise TypeError(f"{self.name}: expected {name} as a function, got {shown(given)}")
+        if not isinstance(self.args, (tuple, list)) or not isinstance(self.kwargs or {}, Mapping):
+            raise TypeError(
+                f"{self.name}: expected the {self.noun}'s further arguments as a tuple and a dict, "
+                f"got {shown(self.args)} and {shown(self.kwargs)}"
             )
 
     def scores(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arguments import number
 from ..philox import random_normal, random_uniform, seed_from
 from .critic import Critic, differentiable_leaf, leaf
 from .reduction import penalty_from_gradient
@@ -105,5 +106,5 @@ def _check_noise(noise: str, variance: float | None) -> None:
             "dragan_penalty: noise='paper' needs a variance, and no other noise takes one; got "
             f"noise={noise!r}, variance={variance}"
         )
-    if variance is not None and not (variance > 0 and math.isfinite(variance)):
+    if variance is not None and number("dragan_penalty", "variance", variance) <= 0:
         raise ValueError(f"dragan_penalty: expected a finite variance > 0, got {variance}")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arguments import number
 from ..philox import random_normal, seed_from
 from .critic import Critic
 
@@ -160,7 +161,7 @@ def _check(w: Any, mean: Any, decay: float, engine: str) -> None:
             "path_length_penalty: inside torch.compile expected mean as a float32 scalar, got "
             "float64 on the CPU, whose update torch.compile would lose"
         )
-    if not 0 <= decay <= 1:
+    if number("path_length_penalty", "decay", decay, 0.0) > 1:
         raise ValueError(f"path_length_penalty: expected 0 <= decay <= 1, got {decay}")
     if engine not in ("auto", "autograd"):  # a generator is not piecewise linear in w
         raise ValueError(

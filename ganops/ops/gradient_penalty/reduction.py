@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from ... import _dispatch
+from .._arguments import number, switch
 from .._autograd import differentiable
 from . import reference
 from .autograd import Penalty, PenaltyFused, Spec
@@ -56,7 +55,7 @@ def penalty_from_gradient(
         >>> penalty_from_gradient(torch.tensor([[3.0, 4.0], [0.6, 0.8]]))
         tensor(8.)
     """
-    _check_gradient("penalty_from_gradient", grad, center)
+    _check_gradient("penalty_from_gradient", grad, center, one_sided)
     center, one_sided = float(center), bool(one_sided)
     impl = _dispatch.choose("gradient_penalty", impl, grad.device, grad.dtype)
     if impl == "reference":
@@ -105,15 +104,14 @@ def penalty_and_gradient(
         >>> value, gradient
         (tensor(16.), tensor([[4.8000, 6.4000]]))
     """
-    _check_gradient("penalty_and_gradient", grad, center)
+    _check_gradient("penalty_and_gradient", grad, center, one_sided)
     if grad.requires_grad and torch.is_grad_enabled():
         raise ValueError(
             "penalty_and_gradient has no derivative, and grad requires one: use "
             "penalty_from_gradient, or pass grad.detach()"
         )
-    if not math.isfinite(scale):
-        raise ValueError(f"penalty_and_gradient: expected a finite scale, got {scale}")
-    center, one_sided, scale = float(center), bool(one_sided), float(scale)
+    scale = number("penalty_and_gradient", "scale", scale)
+    center, one_sided = float(center), bool(one_sided)
     impl = _dispatch.choose("gradient_penalty", impl, grad.device, grad.dtype)
     with torch.no_grad():
         if impl == "reference":
@@ -126,7 +124,7 @@ def penalty_and_gradient(
     return value, gradient
 
 
-def _check_gradient(op: str, grad: Tensor, center: float) -> None:
+def _check_gradient(op: str, grad: Tensor, center: float, one_sided: bool) -> None:
     if not isinstance(grad, Tensor) or grad.dtype not in _dispatch.FLOATING:
         got = grad.dtype if isinstance(grad, Tensor) else type(grad).__name__
         raise TypeError(f"{op}: expected grad as a float tensor, got {got}")
@@ -136,7 +134,5 @@ def _check_gradient(op: str, grad: Tensor, center: float) -> None:
         )
     if grad.layout != torch.strided:
         raise TypeError(f"{op}: expected a dense grad, got layout {grad.layout}")
-    if not isinstance(center, (int, float)):
-        raise TypeError(f"{op}: expected center as a number, got {type(center).__name__}")
-    if not (center >= 0 and math.isfinite(center)):
-        raise ValueError(f"{op}: expected a finite center >= 0, got {center}")
+    number(op, "center", center, 0.0)
+    switch(op, "one_sided", one_sided)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from .._arguments import number, shown
 from .._autograd import quick
 from .._input_pass import InputPass
 from .._twins import Like, times_rows
@@ -90,9 +90,9 @@ def loss_and_r1(
     """
     called = Critic("loss_and_r1", critic, output, critic_args, critic_kwargs, engine,
                     ("auto", "autograd", "shared"))  # fmt: skip
-    gamma = float(gamma)
-    if not (gamma >= 0 and math.isfinite(gamma)):
-        raise ValueError(f"loss_and_r1: expected a finite gamma >= 0, got {gamma}")
+    gamma = number("loss_and_r1", "gamma", gamma, 0.0)
+    if not callable(loss):
+        raise TypeError(f"loss_and_r1: expected loss as a function, got {shown(loss)}")
     scores, grad = _scores_and_gradient(called, leaf("loss_and_r1", "x", x))
     value = loss(scores)
     if not isinstance(value, Tensor) or value.numel() != 1:

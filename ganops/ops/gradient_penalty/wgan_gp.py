@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._arguments import number, switch
 from .critic import Critic, leaf
 from .reduction import penalty_from_gradient
 
@@ -74,6 +75,9 @@ def wgan_gp_loss(
     from . import interpolate  # this package's own, defined after this file is read
 
     called = Critic("wgan_gp_loss", critic, output, critic_args, critic_kwargs, engine)
+    weight = number("wgan_gp_loss", "weight", weight)
+    if batched is not None:
+        switch("wgan_gp_loss", "batched", batched)
     arguments = bool(critic_args or critic_kwargs)
     if batched and arguments:
         raise ValueError(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._autograd import empty_dense_like, kernel, quick, register
+from .._autograd import empty_dense_like, is_dense, kernel, quick, register
 from .._triton import deferred
 from .._twins import Elementwise, one_forward_level
 from . import reference
@@ -47,6 +47,8 @@ class Masked(Elementwise):
         a, b = spec.a, spec.b
         if spec.impl == "reference":
             return reference.VALUES[spec.name](x, a, b), reference.MASKS[spec.name](x, a, b)
+        # Gaps are closed in x's memory order, as torch does: a later dropout then draws the same.
+        x = x if x.is_contiguous() or is_dense(x) else x.clone()
         y, mask = kernel("masked_slope_value", spec.impl)(x, _CODES[spec.name], a, b)
         return y, mask
 
@@ -102,7 +104,7 @@ class Slope(Elementwise):
 
 
 def _fake_value(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    y = empty_dense_like(x)
+    y = torch.empty_like(x)
     return y, torch.empty_strided(y.shape, y.stride(), dtype=torch.bool, device=x.device)
 
 

@@ -68,7 +68,7 @@ def masked_slope_value(x: Tensor, act: int, a: float, b: float) -> tuple[Tensor,
     """y, and where its slope is 1."""
     if not 0 <= act < KERNELS:
         raise ValueError(f"masked_slope: no activation {act}")
-    x = x if is_dense(x) else x.contiguous()
+    x = x if is_dense(x) else x.clone()
     y, inside = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
     launch(
         value_kernel, cdiv(x.numel(), BLOCK), x,

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import _dispatch
+from .._arguments import number, worded
 from . import reference
 from .kinds import HALVES, Batch, Group, Instance, Layer, RootMeanSquare
 from .serving import all_shaped, apply, autocast, both, running, served
@@ -23,6 +24,7 @@ __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "pixel_nor
 _stock: Any = F  # its type hints are narrower than what it takes
 
 
+@worded
 def layer_norm(
     input: Tensor,
     normalized_shape: list[int] | tuple[int, ...],
@@ -72,6 +74,7 @@ def layer_norm(
     return apply(*autocast(input, weight, bias), lambda i: Layer(i, eps, shape), impl)
 
 
+@worded
 def group_norm(
     input: Tensor,
     num_groups: int,
@@ -111,6 +114,7 @@ def group_norm(
     return apply(*autocast(input, weight, bias), lambda i: Group(i, eps, num_groups), impl)
 
 
+@worded
 def instance_norm(
     input: Tensor,
     running_mean: Tensor | None = None,
@@ -157,6 +161,7 @@ def instance_norm(
     return y.view(input.shape)
 
 
+@worded
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -203,6 +208,7 @@ def batch_norm(
     return apply(input, weight, bias, lambda i: Batch(i, eps, momentum, stats), impl)
 
 
+@worded
 def rms_norm(
     input: Tensor,
     normalized_shape: list[int] | tuple[int, ...],
@@ -240,6 +246,7 @@ def rms_norm(
     return apply(x, w, None, lambda i: RootMeanSquare(i, eps, len(shape)), impl)
 
 
+@worded
 def pixel_norm(x: Tensor, eps: float = 1e-8, *, impl: str = "auto") -> Tensor:
     r"""Each pixel's channels divided by their root mean square, with a fused double backward.
 
@@ -258,7 +265,8 @@ def pixel_norm(x: Tensor, eps: float = 1e-8, *, impl: str = "auto") -> Tensor:
     Derivatives: those of `layer_norm`.
 
     Raises:
-        ValueError: x has no dim 1. TypeError: x is not a floating tensor.
+        ValueError: x has no dim 1, eps is negative or not finite. TypeError: x is not a floating
+            tensor, eps not a number.
         RuntimeError: impl cannot serve.
 
     Source: Karras et al. 2018 (ProGAN).
@@ -272,6 +280,7 @@ def pixel_norm(x: Tensor, eps: float = 1e-8, *, impl: str = "auto") -> Tensor:
         raise TypeError(f"pixel_norm: expected x as a float tensor, got {got}")
     if x.dim() < 2:
         raise ValueError(f"pixel_norm: expected x as (B, C, ...), got {tuple(x.shape)}")
+    eps = number("pixel_norm", "eps", eps, 0.0)
     if not served(x, None, None):
         return reference.norm(x, None, None, RootMeanSquare("reference", eps, 0))
     return apply(x, None, None, lambda i: RootMeanSquare(i, eps, 0), impl)

@@ -41,15 +41,16 @@ def row_sums_kernel(
         d, u = _load(dy, at, mask, DOUBLE), _load(v, at, mask, DOUBLE)
         h = (_load(x, at, mask, DOUBLE) - m) * r
         wi, ai = _weights(w, a, row % period * n + within, mask, d, HAS_W, HAS_A)
+        if HAS_A:  # first: Triton 3.6 runs out of registers on sm_100 where it comes last
+            o = ai * d
+            sad += o
+            sadx += o * h
         g = wi * d
         sg += g
-        sv += u
         sgx += g * h
+        sv += u
         svx += u * h
         svg += u * g
-        if HAS_A:
-            sad += ai * d
-            sadx += ai * d * h
     to = partial + (row * pieces + piece) * ROW_SUMS
     tl.store(to, tl.sum(sg, 0))
     tl.store(to + 1, tl.sum(sv, 0))

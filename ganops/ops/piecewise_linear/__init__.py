@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import masked_slope
+from .._arguments import worded
 from .._input_pass import InputPass
 from .._twins import serves
 from .autograd import Activation, InPlace, MaskedInPlace, PReLU, Spec
@@ -21,6 +22,7 @@ from .autograd import Activation, InPlace, MaskedInPlace, PReLU, Spec
 __all__ = ["abs", "hardtanh", "leaky_relu", "prelu", "relu", "relu6", "threshold"]
 
 
+@worded
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     r"""max(0, x), elementwise.
 
@@ -46,6 +48,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     return _activation(input, Spec("relu", (), inplace))
 
 
+@worded
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     r"""x where x > 0, else negative_slope * x, elementwise.
 
@@ -57,6 +60,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     return _activation(input, Spec("leaky_relu", (float(negative_slope),), inplace))
 
 
+@worded
 def hardtanh(
     input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
 ) -> Tensor:
@@ -71,11 +75,13 @@ def hardtanh(
     return _activation(input, Spec("hardtanh", (float(min_val), float(max_val)), inplace))
 
 
+@worded
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """x clamped to [0, 6]: `hardtanh` with these limits."""
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
+@worded
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     r"""x where x > threshold, else value, elementwise.
 
@@ -88,6 +94,7 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     return _activation(input, Spec("threshold", (float(threshold), float(value))))
 
 
+@worded
 def abs(input: Tensor) -> Tensor:
     r"""|x|, elementwise.
 
@@ -97,6 +104,7 @@ def abs(input: Tensor) -> Tensor:
     return _activation(input, Spec("abs")) if serves(input) else torch.abs(input)
 
 
+@worded
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     r"""x where x > 0, else weight * x; weight along dim 1, or a single number.
 

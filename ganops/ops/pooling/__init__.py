@@ -13,6 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._arguments import worded
 from .._twins import serves
 from .autograd import AdaptiveAverage, Fixed, LinearMap, Maximum, MaxPool
 
@@ -23,6 +24,7 @@ _stock: Any = F  # its type hints are narrower than what it takes
 _BORDERS = {"reflect": "reflection", "replicate": "replication"}
 
 
+@worded
 def avg_pool2d(
     input: Tensor,
     kernel_size: _Pair,
@@ -56,6 +58,7 @@ def avg_pool2d(
     return y
 
 
+@worded
 def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
     r"""Means over output_size windows that tile the image.
 
@@ -71,6 +74,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) 
     return y
 
 
+@worded
 def max_pool2d(
     input: Tensor,
     kernel_size: _Pair,
@@ -96,6 +100,7 @@ def max_pool2d(
     return (y, indices) if return_indices else y
 
 
+@worded
 def adaptive_max_pool2d(
     input: Tensor, output_size: int | Sequence[int | None], return_indices: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -111,6 +116,7 @@ def adaptive_max_pool2d(
     return (y, indices) if return_indices else y
 
 
+@worded
 def pad(
     input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Tensor:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import _dispatch
+from .._arguments import worded
 from .._twins import serves
 from .autograd import Smooth, Spec
 from .reference import SELU_ALPHA, SELU_SCALE
@@ -24,6 +25,7 @@ from .reference import SELU_ALPHA, SELU_SCALE
 __all__ = ["elu", "gelu", "hardswish", "mish", "selu", "sigmoid", "silu", "softplus", "tanh"]
 
 
+@worded
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     r"""x sigmoid(x), elementwise; also called swish.
 
@@ -57,6 +59,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     return F.silu(input, inplace) if impl is None else _smooth(input, Spec(impl, "silu"))
 
 
+@worded
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     r"""x times the normal distribution function at x, exact or by tanh.
 
@@ -70,6 +73,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     return _smooth(input, Spec(impl, names[approximate]))
 
 
+@worded
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     r"""log(1 + exp(beta x)) / beta, and x where beta x > threshold.
 
@@ -82,6 +86,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     return _smooth(input, Spec(impl, "softplus", float(beta), float(threshold)))
 
 
+@worded
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     r"""x where x > 0, else alpha (exp(x) - 1).
 
@@ -94,6 +99,7 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     return _smooth(input, Spec(impl, "elu", float(alpha), 1.0))
 
 
+@worded
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     r"""1.0507 times `elu` with alpha 1.6733: the fixed point of mean 0 and variance 1.
 
@@ -106,6 +112,7 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     return _smooth(input, Spec(impl, "elu", SELU_ALPHA * SELU_SCALE, SELU_SCALE))
 
 
+@worded
 def tanh(input: Tensor) -> Tensor:
     r"""tanh x, elementwise.
 
@@ -116,6 +123,7 @@ def tanh(input: Tensor) -> Tensor:
     return torch.tanh(input) if impl is None else _smooth(input, Spec(impl, "tanh"))
 
 
+@worded
 def sigmoid(input: Tensor) -> Tensor:
     r"""1 / (1 + exp(-x)), elementwise.
 
@@ -126,6 +134,7 @@ def sigmoid(input: Tensor) -> Tensor:
     return torch.sigmoid(input) if impl is None else _smooth(input, Spec(impl, "sigmoid"))
 
 
+@worded
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     r"""x tanh(softplus(x)), elementwise.
 
@@ -136,6 +145,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     return F.mish(input, inplace) if impl is None else _smooth(input, Spec(impl, "mish"))
 
 
+@worded
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     r"""x clamp(x + 3, 0, 6) / 6, elementwise.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ... import _dispatch
+from .._arguments import number, shown, whole
 from . import reference
 from .autograd import Spec, SpectralNorm
 
@@ -63,8 +64,10 @@ def spectral_norm_weights(
 
     Raises:
         ValueError: lists of different lengths, a weight of fewer than two dimensions, vectors of
-            other shapes than its rows and columns or on another device, negative n_iterations.
-            TypeError: a weight or a vector is not a floating tensor.
+            other shapes than its rows and columns or on another device, negative n_iterations, an
+            eps that is negative or not finite.
+        TypeError: a weight or a vector is not a floating tensor, n_iterations or dim no integer,
+            eps no number.
 
     Source: Miyato et al. 2018, arXiv 1802.05957; the order of the iteration is torch's.
 
@@ -75,7 +78,7 @@ def spectral_norm_weights(
         tensor([[1.0000, 0.0000],
                 [0.0000, 0.6667]])
     """
-    _check(weights, us, vs, n_iterations, dim)
+    eps = _check(weights, us, vs, n_iterations, eps, dim)
     settings: Any = (n_iterations, eps, dim)
     found: list[Any] = [None] * len(weights)
     for impl, members in _groups(weights, us, vs).items():
@@ -113,17 +116,21 @@ def _check(
     us: Sequence[Tensor],
     vs: Sequence[Tensor],
     n_iterations: int,
+    eps: float,
     dim: int,
-) -> None:
+) -> float:
+    """eps as a float."""
+    op = "spectral_norm_weights"
+    for name, each in (("weights", weights), ("us", us), ("vs", vs)):
+        if not hasattr(each, "__len__"):
+            raise TypeError(f"{op}: expected {name} as a list of tensors, got {shown(each)}")
     if not len(weights) == len(us) == len(vs):
         raise ValueError(
             f"spectral_norm_weights: expected as many us and vs as weights, got {len(weights)} "
             f"weights, {len(us)} us and {len(vs)} vs"
         )
-    if n_iterations < 0:
-        raise ValueError(
-            f"spectral_norm_weights: expected n_iterations of at least 0, got {n_iterations}"
-        )
+    whole(op, "n_iterations", n_iterations, 0)
+    whole(op, "dim", dim)
     for w, u, v in zip(weights, us, vs):
         if not isinstance(w, Tensor) or not w.is_floating_point():
             got = w.dtype if isinstance(w, Tensor) else type(w).__name__
@@ -132,6 +139,10 @@ def _check(
             raise ValueError(
                 f"spectral_norm_weights: expected weights of two or more dimensions, {dim} among "
                 f"them, got {tuple(w.shape)}"
+            )
+        if not (isinstance(u, Tensor) and isinstance(v, Tensor)):
+            raise TypeError(
+                f"spectral_norm_weights: expected u and v as tensors, got {shown(u)} and {shown(v)}"
             )
         rows = w.shape[dim]
         columns = w.numel() // rows if rows else 0
@@ -149,3 +160,4 @@ def _check(
             raise TypeError(
                 f"spectral_norm_weights: expected float vectors, got {u.dtype} and {v.dtype}"
             )
+    return number(op, "eps", eps, 0.0)

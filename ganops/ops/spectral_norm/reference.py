@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 
 def normalised(
@@ -42,8 +43,42 @@ def iterated(
         if torch.compiler.is_compiling():
             torch.mul(new, 1, out=kept)  # torch.func.grad refuses copy_ there, and vmap this
         else:
-            kept.copy_(new)
+            _Store.apply(new, kept)
     return new_u, new_v
+
+
+class _Store(Function):
+    """kept <- new, beneath the transforms of torch.func, which refuse to write what they captured.
+
+    Both are constants, and what is returned is nobody's.
+    """
+
+    @staticmethod
+    def forward(new: Tensor, kept: Tensor) -> Tensor:
+        return kept.copy_(new).new_empty(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> None:
+        return None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], new: Tensor, kept: Tensor) -> tuple[Any, None]:
+        of_new, of_kept = in_dims
+        if of_kept is None:
+            raise ValueError(
+                "spectral_norm_weights: expected vectors of its own for each weight under vmap, as "
+                "they are updated in place, got the same for all; n_iterations=0 updates nothing"
+            )
+        new = new if of_new is None else new.movedim(of_new, 0)
+        return _Store.apply(new, kept.movedim(of_kept, 0)), None
 
 
 def grad(g: Tensor, y: Tensor, u: Tensor, v: Tensor, sigma: Tensor, dim: int) -> Tensor:
