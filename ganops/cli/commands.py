@@ -32,7 +32,7 @@ class Train:
     method: Positional[Annotated[str, arg(metavar="METHOD")]]
     """Name of the method, such as wgan-gp."""
     data: Text = None
-    """digits, a folder of images, a .zip with dataset.json, or an IDX file (default: digits)."""
+    """digits, a folder of images, a .zip with dataset.json, .npz or IDX file (default: digits)."""
     steps: Number = None
     """Generator updates."""
     batch: Number = None
@@ -175,7 +175,7 @@ class List:
         print("methods")
         for name, summary in methods.items():
             print(f"  {name:{width}}  {summary}")
-        print("data\n  " + ", ".join(DATA_NAMES) + ", or a path: folder, .zip, IDX file")
+        print("data\n  " + ", ".join(DATA_NAMES) + ", or a path: folder, .zip, .npz, IDX file")
         return 0
 
 
@@ -206,7 +206,7 @@ class Augment:
     out: Annotated[str, arg(metavar="FILE")] = "augment.png"
     """FILE.png, .svg or .pdf."""
     data: Annotated[str, arg(metavar="TEXT")] = "digits"
-    """digits, a folder of images, a .zip with dataset.json, or an IDX file."""
+    """digits, a folder of images, a .zip with dataset.json, an .npz, or an IDX file."""
     n: Annotated[int, arg(metavar="N")] = 8
     """Images in a row."""
     res: Number = None
