@@ -39,8 +39,9 @@ def checked_pair(
     real: Tensor, generated: Tensor, *, least: int = 1, why: str = ""
 ) -> tuple[Tensor, Tensor]:
     """Both sets `checked`, of one dimension, dtype and device."""
-    pair = checked("real", real, least=least, why=why), checked(
-        "generated", generated, least=least, why=why
+    pair = (
+        checked("real", real, least=least, why=why),
+        checked("generated", generated, least=least, why=why),
     )
     for what, (a, b) in {
         "feature dimension": (real.shape[1], generated.shape[1]),

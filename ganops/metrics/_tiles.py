@@ -105,16 +105,19 @@ def radii(rows: Rows, ks: list[int], tile: int) -> Tensor:
             else:
                 _merge(values[j], index[j], distance.T.contiguous(), i.start)
             _merge(values[i], index[i], distance, j.start)
-    found = torch.cat(
-        [direct(rows.exact(s)[:, None], rows.exact(index[s].flatten()).view(s.stop - s.start, keep, -1))
-         [:, 0].sort(1).values[:, :most] for s in spans(count, 64)]
-    )  # fmt: skip
+    found = torch.cat([_to_candidates(rows, s, index[s])[:, :most] for s in spans(count, 64)])
     if keep < count - 1:
         margin = rows.slack * (rows.norms + rows.norms.amax()).double()
         farthest = found[:, -1]
         unsure = values.amax(1).double() - margin <= farthest.square()
         _search(rows, (unsure & (farthest > 0)).nonzero().flatten(), found)
     return found.T[[k - 1 for k in ks]].contiguous()
+
+
+def _to_candidates(rows: Rows, part: slice, index: Tensor) -> Tensor:
+    """Sorted direct distances from the rows of `part` to those of `index` (rows, candidates)."""
+    others = rows.exact(index.flatten()).view(*index.shape, -1)
+    return direct(rows.exact(part)[:, None], others)[:, 0].sort(1).values
 
 
 def _merge(values: Tensor, index: Tensor, distance: Tensor, offset: int) -> None:

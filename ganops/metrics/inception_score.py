@@ -70,8 +70,8 @@ def inception_score(
 class StreamingInceptionScore:
     """Inception Score of logits that come in batches; keeps `splits` sums over classes.
 
-    With `total`, the number of rows to come, splits are contiguous, as in `inception_score`; without
-    it row i goes to split i mod `splits`, and the result says so.
+    With `total`, the number of rows to come, splits are contiguous, as in `inception_score`;
+    without it row i goes to split i mod `splits`, and the result says so.
     """
 
     def __init__(
