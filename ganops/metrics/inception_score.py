@@ -97,7 +97,7 @@ class StreamingInceptionScore:
     @torch.no_grad()
     def update(self, logits: Tensor) -> None:
         """Take in (N, classes); N may be 0."""
-        logits = checked("logits", logits)
+        logits = checked("logits", logits, least=0)
         if logits.shape[1] != self.classes:
             raise ValueError(f"expected logits (N, {self.classes}), got {tuple(logits.shape)}")
         if self.total is not None and self.count + len(logits) > self.total:

@@ -188,7 +188,7 @@ class BlockKID:
 
     def update(self, features: Tensor, *, real: bool) -> None:
         """Take in features (N, dim); N may be 0. Rows are used in the order in which they come."""
-        features = checked("real" if real else "generated", features)
+        features = checked("real" if real else "generated", features, least=0)
         if features.shape[1] != self.dim:
             raise ValueError(f"expected features (N, {self.dim}), got {tuple(features.shape)}")
         if len(features):

@@ -41,8 +41,8 @@ class PathLength(Result):
         low, high = self.percentiles
         return (
             f"space {self.space}, {self.sampling} paths, epsilon {self.epsilon:g}, {images} "
-            f"images, distance {self.distance}, {self.kept} of {self.samples} pairs within percentiles "
-            f"{low:g} to {high:g}, seed {self.seed}, +- standard error"
+            f"images, distance {self.distance}, {self.kept} of {self.samples} pairs within "
+            f"percentiles {low:g} to {high:g}, seed {self.seed}, +- standard error"
         )
 
 

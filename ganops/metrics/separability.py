@@ -51,8 +51,8 @@ def linear_separability(
     """2 ** sum_i H(Y_i | X_i): what a linear SVM on latents leaves unknown of attribute i, in bits.
 
     Y_i is the sign of attribute i's logit, X_i the SVM's prediction of it on the latents that it
-    was fitted to: those of the `keep` share of samples with the largest |logit|. An attribute with a
-    single class among them counts as known (H = 0), as in the original, and is named in the result.
+    was fitted to: those of the `keep` share of samples with the largest |logit|. An attribute with
+    a single class among them counts as known (H = 0), as in the original; the result names it.
 
     The SVM (scikit-learn's LinearSVC, defaults) is not invariant to the scale of the latents. The
     classifiers are the caller's: published numbers use 40 of CelebA, which are not shipped.
