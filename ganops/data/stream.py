@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ganops.data.pixels import to_uint8
-from ganops.data.source import ImageSet
+from ganops.data.source import ImageSet, permutation
 
 
 class ImageStream:
@@ -19,8 +19,9 @@ class ImageStream:
 
     Every image once, in stored order; floating ones become bytes by `to_uint8`. `workers` threads
     read ahead by two batches each (decoders release Python's lock); 0 reads in the caller's thread.
-    `limit`: only the first so many. With `world` processes, process `rank` gets the images
-    rank, rank + world, ...: together all of them, each once, in numbers that differ by at most one.
+    `limit`: only so many, chosen at random but always the same ones. Of `world` processes, process
+    `rank` gets the images rank, rank + world, ... of those: together all of them, each once, in
+    numbers that differ by at most one.
     """
 
     def __init__(
@@ -50,7 +51,10 @@ class ImageStream:
         self.source, self.batch = source, batch
         self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
         self.total = len(source) if limit is None else limit
-        self.indices = range(rank, self.total, world)
+        chosen = torch.arange(self.total)
+        if self.total < len(source):  # sets are often sorted by class
+            chosen = permutation(len(source), 0, 0)[: self.total].sort().values
+        self.indices = chosen[rank::world]
 
     def __len__(self) -> int:
         """Images that this process gets."""
@@ -58,7 +62,7 @@ class ImageStream:
 
     def __iter__(self) -> Iterator[Tensor]:
         starts = range(0, len(self.indices), self.batch)
-        chunks = (torch.tensor(self.indices[s : s + self.batch]) for s in starts)
+        chunks = (self.indices[s : s + self.batch] for s in starts)
         if not self.workers:
             yield from map(self._read, chunks)
             return

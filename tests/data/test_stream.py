@@ -25,10 +25,21 @@ def test_every_image_once_in_order(workers, batch):
 
 @pytest.mark.parametrize("world", [1, 2, 3, 9])
 def test_ranks_share_all_images(world):
-    parts = [ImageStream(ImageSet(IMAGES), rank=r, world=world, limit=6) for r in range(world)]
+    parts = [ImageStream(ImageSet(IMAGES), rank=r, world=world) for r in range(world)]
     got = {r: torch.cat([IMAGES[:0], *part]) for r, part in enumerate(parts)}
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    assert all(torch.equal(got[r], IMAGES[r:6:world]) for r in range(world))
+    assert all(torch.equal(got[r], IMAGES[r::world]) for r in range(world))
+
+
+def test_a_part_is_chosen_at_random_in_stored_order():
+    source = ImageSet(torch.arange(200, dtype=torch.uint8).view(200, 1, 1, 1))
+    (half,) = ImageStream(source, limit=100, batch=100)
+    half = half.flatten().tolist()
+    assert len(set(half)) == 100
+    assert half == sorted(half)
+    assert 30 < sum(value < 100 for value in half) < 70
+    whole = torch.cat(list(ImageStream(source, limit=100, world=2, rank=1)))
+    assert whole.flatten().tolist() == half[1::2]
 
 
 def test_floating_images_become_bytes():
