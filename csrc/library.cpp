@@ -49,6 +49,11 @@ STABLE_TORCH_LIBRARY(ganops, m) {
   define(m, "consistency", "(Tensor x, Tensor? y, float scale, bool per_sample) -> Tensor");
   define(m, "consistency_grad", "(Tensor s, Tensor x, float scale) -> Tensor");
 
+  // rows (n, d) into the mean of `count` rows before them, and into the upper triangle of their
+  // centred second moment; fast: products in float32. Returns the new mean.
+  define(m, "feature_stats",
+         "(Tensor rows, Tensor mean, Tensor(a!) m2, int count, bool fast) -> Tensor");
+
   // mean over samples of (|grad|_2 - center)^2, its gradient, and the derivative of that
   define(m, "gradient_penalty",
          "(Tensor grad, float center, bool one_sided) -> (Tensor value, Tensor norms)");

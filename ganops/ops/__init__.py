@@ -14,6 +14,7 @@ from .consistency import (
     zcr_g_penalty,
 )
 from .conv import conv2d, conv_transpose2d, linear
+from .feature_stats import feature_stats_
 from .gradient_penalty import (
     dragan_penalty,
     gradient_penalty,
@@ -57,6 +58,7 @@ __all__ = [
     "downsample2d",
     "dragan_penalty",
     "elu",
+    "feature_stats_",
     "filter2d",
     "gelu",
     "gradient_penalty",
