@@ -7,12 +7,10 @@ import json
 import os
 from typing import Annotated, Any
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, arg
 
-Repeated = UseAppendAction[tuple[str, ...]]
-Flag = Annotated[bool, arg(help_behavior_hint="")]
-Number = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
-Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
+from ganops.cli.measuring import Eval, Fid
+from ganops.cli.options import Flag, Number, Repeated, Text
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -133,30 +131,6 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
-class Eval:
-    """Measure a run: Frechet distance in features of a small classifier, and classes covered.
-
-    Beside it stand the same numbers for real images against real ones and for noise.
-    """
-
-    folder: Positional[Annotated[str, arg(metavar="RUN")]]
-    """The run folder; its data need class labels."""
-    data: Text = None
-    """Where the data are now, if they have moved."""
-    seed: Annotated[int, arg(metavar="N")] = 0
-    """Seed of the samples."""
-    device: Annotated[str, arg(metavar="TEXT")] = "auto"
-    """Where to generate."""
-    json: Flag = False
-    """Print JSON instead of a table."""
-
-    def run(self) -> int:
-        from ganops.cli import actions
-
-        return actions.evaluate(self.folder, self.data, self.seed, self.device, self.json)
-
-
-@dataclasses.dataclass(frozen=True)
 class List:
     """Methods and named data sets."""
 
@@ -227,6 +201,7 @@ COMMANDS: dict[str, Any] = {
     "resume": Resume,
     "sample": Sample,
     "eval": Eval,
+    "fid": Fid,
     "list": List,
     "augment": Augment,
     "demo": Demo,

@@ -58,18 +58,23 @@ def fid(
             f"{features!r} and {dtype!r}"
         )
     if features == "cnn" and any(METRICS[name].logits for name in names):
-        raise ValueError("is (Inception Score) needs Inception's class logits: --features inception")
+        raise ValueError(
+            "is (Inception Score) needs Inception's class logits: --features inception"
+        )
     with ranks(device) as (rank, world, place):
         actions.refuse_unservable(place)
         folder = cache_folder(cache)
         first = open_set(real, res, None, seed, place)
-        wanted = n if n is not None else len(first) if isinstance(first, ImageSet) else None
+        has = len(first) if isinstance(first, ImageSet) else first.stats.count
+        wanted = has if n is None else n
         second = open_set(fake, res, wanted, seed, place)
         share = {"batch": batch, "workers": workers, "rank": rank, "world": world}
+        files = all(isinstance(each, Collected) for each in (first, second))
+        extractor: Any = None  # two files of statistics need none
         with one_after_another(rank, world):
-            if features == "cnn":
-                extractor: Any = small_classifier(first, folder)
-            else:
+            if features == "cnn" and not files:
+                extractor = small_classifier(first, folder)
+            elif not files:
                 extractor = InceptionFeatures(
                     weights, resize=protocol_name, dtype=DTYPES[dtype], device=place, batch=batch
                 )
@@ -92,18 +97,28 @@ def fid(
         results = {name: METRICS[name].make(sets[0], sets[1], seed) for name in names}
         images = sum(each.images for each in sets)
         rate = images / seconds if images else None
+        how = protocol(extractor) if extractor else protocol_of(sets)
         if as_json:
             said = {name: {**r.numbers(), **r.as_dict()} for name, r in results.items()}
             print(json.dumps({
-                "real": sets[0].name, "generated": sets[1].name, "protocol": protocol(extractor),
+                "real": sets[0].name, "generated": sets[1].name, "protocol": how,
                 "images_per_second": rate, "results": said,
             }, indent=1))  # fmt: skip
             return 0
         for result in results.values():
             print(result)
-        print(protocol(extractor))
+        print(how)
         print(f"{images} images, {rate:.1f} img/s" if rate else "statistics from files: no pass")
     return 0
+
+
+def protocol_of(sets: list[Collected]) -> str:
+    """What two files of statistics say of themselves."""
+    said = [
+        ", ".join(f"{k} {v}" for k, v in vars(each.stats.provenance).items() if v) or "not said"
+        for each in sets
+    ]
+    return f"features of {sets[0].name}: {said[0]}; of {sets[1].name}: {said[1]}"
 
 
 def open_set(

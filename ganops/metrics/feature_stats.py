@@ -118,9 +118,7 @@ class FeatureStats:
 
     def _add(self, rows: Tensor) -> None:
         count = self._known("update") - self._held
-        self._mean = feature_stats_(
-            rows, self._mean, self._m2, count, fast=self.mode == "fast"
-        )
+        self._mean = feature_stats_(rows, self._mean, self._m2, count, fast=self.mode == "fast")
         self._merged = count + len(rows)
 
     def _flush(self) -> None:

@@ -176,8 +176,7 @@ def _gaussian(given: Any) -> _Gaussian:
 def _of_features(features: Tensor) -> _Gaussian:
     if features.ndim != 2 or features.shape[0] < 2 or not features.is_floating_point():
         raise ValueError(
-            f"expected floating features (N >= 2, d), got {features.dtype} "
-            f"{tuple(features.shape)}"
+            f"expected floating features (N >= 2, d), got {features.dtype} {tuple(features.shape)}"
         )
     if not bool(features.isfinite().all()):
         raise ValueError("frechet_distance: expected finite features, got NaN or infinity")

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, distributed
@@ -32,9 +32,10 @@ class Frechet(Result):
     n_real: int | None
     n_generated: int | None
     dim: int
+    name: ClassVar[str] = "fid"
 
     def numbers(self) -> dict[str, float]:
-        return {"fid": self.value}
+        return {self.name: self.value}
 
     def protocol(self) -> str:
         counts = [self.n_real, self.n_generated]
@@ -42,6 +43,17 @@ class Frechet(Result):
         few = any(n is not None and n < self.dim for n in counts)
         bias = f"; with fewer than d = {self.dim} much of it is bias: see fid-infinity"
         return f"{said[0]} real and {said[1]} generated images, float64" + bias * few
+
+
+@dataclass(frozen=True)
+class FrechetInfinity(Frechet):
+    """The same, extrapolated to infinitely many generated images."""
+
+    name: ClassVar[str] = "fid-infinity"
+
+    def protocol(self) -> str:
+        real = "an unknown number of" if self.n_real is None else str(self.n_real)
+        return f"{real} real images, line in 1/N over subsets of {self.n_generated} generated ones"
 
 
 @dataclass
@@ -68,6 +80,13 @@ def _fid(real: Collected, generated: Collected, seed: int) -> Result:
     return Frechet(value, real.stats.count, generated.stats.count, real.stats.dim)
 
 
+def _infinity(real: Collected, generated: Collected, seed: int) -> Result:
+    rows = generated.need("rows", "fid-infinity")
+    chosen = torch.Generator().manual_seed(seed)
+    value = frechet_distance_infinity(rows, real.stats, generator=chosen)
+    return FrechetInfinity(value, real.stats.count, len(rows), real.stats.dim)
+
+
 @dataclass(frozen=True)
 class Metric:
     """How a metric is made, and what of which set it needs beside statistics."""
@@ -86,12 +105,7 @@ def _of_rows(name: str, function: Callable[..., Result], **options: Any) -> Metr
 
 METRICS: dict[str, Metric] = {
     "fid": Metric(_fid),
-    "fid-infinity": Metric(
-        lambda a, b, seed: frechet_distance_infinity(
-            a.stats, b.need("rows", "fid-infinity"), seed=seed
-        ),
-        rows=(False, True),
-    ),
+    "fid-infinity": Metric(_infinity, rows=(False, True)),
     "kid": _of_rows("kid", kid),
     "is": Metric(lambda a, b, seed: inception_score(b.need("logits", "is")), logits=True),
     "pr": _of_rows("pr", precision_recall),
