@@ -39,7 +39,8 @@ def resize_normalize(
                 (pytorch-fid)
     clean       Pillow's bicubic of each channel in floats,           (v - 128) / 128
                 antialiased, clipped to 0..255 (clean-fid); equal
-                to the bit
+                to the bit, the x axis taken first (Pillow 13 takes
+                y first for tall images: one last bit apart)
     antialias   bilinear, half-pixel, antialiased (torchmetrics'      (v - 128) / 128
                 default)
     =========== ==================================================== =================

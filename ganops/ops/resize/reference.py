@@ -1,4 +1,4 @@
-"""resize_normalize in plain PyTorch: the definition of correct, and the taps that every kernel reads.
+"""resize_normalize in plain PyTorch: the definition of correct, and the taps all kernels read.
 
 One axis of `size` pixels becomes one of `out`. Either output i lies between two pixels,
 
