@@ -81,6 +81,13 @@ STABLE_TORCH_LIBRARY(ganops, m) {
   // 2 normal (float32). `like` says only where.
   define(m, "philox", "(Tensor like, int n, int seed, int offset, int stream, int kind) -> Tensor");
 
+  // bytes resized and normalised to RGB. What output i reads along an axis: pixels first[i] and
+  // the next, weight (n, 1) float32 of the way between them; or filter taps (n, k) float64 from
+  // first[i] on. dtype: f32, (no f64), bf16, f16
+  define(m, "resize",
+         "(Tensor x, Tensor first_y, Tensor weight_y, Tensor first_x, Tensor weight_x,"
+         " float shift, float divisor, int dtype, bool channels_last) -> Tensor");
+
   // the double backward of a smooth activation: (s v, ds/dref v dy), s = f'; ref is x, or y for
   // tanh and sigmoid
   define(m, "smooth_grad2",

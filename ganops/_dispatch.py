@@ -35,6 +35,7 @@ AUTO: dict[str, dict[str, tuple[str, ...]]] = {
     "masked_slope": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "norm": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "philox": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
+    "resize": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "smooth": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "spectral_norm": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "upfirdn2d": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},

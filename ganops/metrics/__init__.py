@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from ganops.metrics.balance import BeganConvergence, RealnessGap, began_convergence, realness_gap
 from ganops.metrics.classifier import Classifier
-from ganops.metrics.frechet import frechet_distance, moments
+from ganops.metrics.extractors import Extractor, as_extractor, digits_extractor
+from ganops.metrics.feature_stats import FeatureStats
+from ganops.metrics.frechet import (
+    frechet_distance,
+    frechet_distance_from_features,
+    frechet_distance_infinity,
+    moments,
+)
+from ganops.metrics.inception import InceptionFeatures
 from ganops.metrics.inception_score import InceptionScore, StreamingInceptionScore, inception_score
 from ganops.metrics.kid import KID, BlockKID, kid
 from ganops.metrics.mifid import MiFID, memorisation_distance, mifid
@@ -27,6 +35,9 @@ __all__ = [
     "BlockKID",
     "Classifier",
     "DensityCoverage",
+    "Extractor",
+    "FeatureStats",
+    "InceptionFeatures",
     "InceptionScore",
     "MiFID",
     "PathLength",
@@ -35,10 +46,14 @@ __all__ = [
     "RealnessGap",
     "Separability",
     "StreamingInceptionScore",
+    "as_extractor",
     "began_convergence",
     "class_coverage",
     "density_coverage",
+    "digits_extractor",
     "frechet_distance",
+    "frechet_distance_from_features",
+    "frechet_distance_infinity",
     "inception_score",
     "kid",
     "linear_separability",
