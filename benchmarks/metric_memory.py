@@ -25,7 +25,7 @@ from ganops.metrics import kid, memorisation_distance, prdc
 
 def arms(rows: int, dim: int) -> dict[str, Arm]:
     draw = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(rows, dim, generator=draw).abs() for _ in range(2))
+    x, y = (torch.randn(rows, dim, generator=draw).abs_() for _ in range(2))
     return {
         "prdc: ganops": lambda: prdc(x, y, k=3),
         "prdc: torch-fidelity (precision, recall)": torch_fidelity_precision_recall(x, y, 3),
