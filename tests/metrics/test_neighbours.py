@@ -101,6 +101,18 @@ def test_many_features_near_ties_and_copies() -> None:
         assert numbers(prdc(x, y, k=k, tile=16)) == pytest.approx(brute(x, y, k))
 
 
+def test_tight_clusters_far_apart() -> None:
+    """Within a cluster the fast float32 distances are nothing but noise."""
+    x, y = sets(50, 44, 8, shift=0.1)
+    for t in (x, y):
+        t[::2] = 1e3 + 0.02 * t[::2]
+        t[1::2] = 0.02 * t[1::2] - 1e3
+    for k in (1, 3):
+        expected = brute(x, y, k)
+        assert 0 < expected["precision"] < 1
+        assert numbers(prdc(x, y, k=k)) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("precision", "bits"), [("high", 10), ("medium", 7)])
 def test_coarse_products_change_nothing(precision, bits) -> None:
     x, y = sets(90, 80, 16)
