@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import peer
 
-from ganops.metrics import density_coverage, prdc, precision_recall
-from ganops.metrics._tiles import rows_of
+from ganops.metrics import _tiles, density_coverage, prdc, precision_recall
+from ganops.metrics._tiles import direct_rows, rows_of
 
 NAMES = ("precision", "recall", "density", "coverage")
 
@@ -127,6 +127,22 @@ def test_coarse_products_change_nothing(precision, bits) -> None:
         torch.set_float32_matmul_precision(before)
     with torch.autocast("cpu", torch.bfloat16):
         assert numbers(prdc(x, y, k=3)) == expected
+
+
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_few_rows_need_the_slow_way(collapsed, monkeypatch) -> None:
+    """Far from zero too, thanks to centring; and copies settle themselves at radius 0."""
+    rechecked = []
+
+    def counting(a, which, b):
+        rechecked.append(len(which))
+        return iter(()) if len(which) == 0 else direct_rows(a, which, b)
+
+    monkeypatch.setattr(_tiles, "direct_rows", counting)
+    x, y = sets(400, 400, 64)
+    prdc(x + 50, y[:1].expand(400, 64) + 50 if collapsed else y + 50, k=3)
+    assert len(rechecked) == 4  # radii of both, balls, reach
+    assert sum(rechecked) < 20
 
 
 def test_several_k_share_one_pass_and_the_parts_agree() -> None:
