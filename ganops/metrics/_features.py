@@ -70,9 +70,10 @@ class Result:
         raise NotImplementedError
 
     def as_dict(self) -> dict[str, Any]:
-        """Every field, for JSON, and the protocol in words."""
+        """Every field, and the protocol in words; for JSON, so nan is None."""
         fields = dataclasses.asdict(self)  # type: ignore[call-overload]
-        return {**fields, "protocol": self.protocol()}
+        known = {name: None if value != value else value for name, value in fields.items()}
+        return {**known, "protocol": self.protocol()}
 
     def __str__(self) -> str:
         numbers = ", ".join(f"{name} {value:.6g}" for name, value in self.numbers().items())

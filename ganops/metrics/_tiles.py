@@ -25,7 +25,7 @@ class Rows:
 
     def __init__(self, features: Tensor, centre: Tensor, scale: Tensor) -> None:
         self.features, self.scale = features, scale
-        self.centred = (features.to(centre.dtype) - centre).mul_(scale.to(centre.dtype))
+        self.centred = (features.to(centre.dtype) * scale.to(centre.dtype)).sub_(centre)
         blocks = [b.double().square().sum(1) for b in self.centred.split(1024)]
         self.norms = torch.cat(blocks).to(centre.dtype)
 
@@ -49,20 +49,21 @@ class Rows:
 def rows_of(*sets: Tensor) -> list[Rows]:
     """Sets centred alike, at the mean of the first. Halves are computed in float32."""
     dtype = torch.float64 if sets[0].dtype == torch.float64 else torch.float32
-    total = torch.zeros(sets[0].shape[1], dtype=torch.float64, device=sets[0].device)
+    largest = torch.stack([torch.stack(s.aminmax()).abs().amax() for s in sets]).amax().double()
+    most = 125 if dtype == torch.float32 else 1000  # the scale is a normal number itself
+    power = torch.frexp(largest.clamp_min(1e-300)).exponent.clamp(-most, most)
+    scale = torch.ldexp(torch.ones_like(largest), -power)
+    centre = torch.zeros(sets[0].shape[1], dtype=torch.float64, device=sets[0].device)
     for block in sets[0].split(1024):
-        total += block.double().sum(0) / len(sets[0])
-    largest = torch.stack([s.abs().amax().double() for s in sets]).amax()
-    power = torch.frexp(largest.clamp_min(1e-300)).exponent.clamp(-1000, 1000)
-    scale = torch.ldexp(torch.ones_like(largest), -power - 1)
-    if dtype == torch.float32:
-        scale = scale.clamp(1e-37, 1e37)  # itself a float32; smaller features are subnormal
-    return [Rows(s, total.to(dtype), scale) for s in sets]
+        centre += (block.double() * scale).sum(0) / len(sets[0])
+    return [Rows(s, centre.to(dtype), scale) for s in sets]
 
 
-def tile_for(device: torch.device) -> int:
-    """Rows of a tile: it should stay in cache on a CPU, and fill a GPU."""
-    return 1024 if device.type == "cpu" else 8192
+def tile_for(device: torch.device, tile: int | None, cpu: int = 1024) -> int:
+    """Rows of a tile: `tile`, or what stays in cache on a CPU and fills a GPU."""
+    if tile is not None and tile < 1:
+        raise ValueError(f"tile: expected an integer >= 1, got {tile!r}")
+    return tile or (cpu if device.type == "cpu" else 4096)
 
 
 def spans(count: int, step: int) -> list[slice]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ganops.metrics._features import Result, checked, checked_pair, plain_arithmetic
-from ganops.metrics._tiles import spans
+from ganops.metrics._tiles import spans, tile_for
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,8 @@ def kid(
     """
     if dtype not in (torch.float64, torch.float32):
         raise ValueError(f"dtype: expected torch.float64 or torch.float32, got {dtype}")
-    if tile is not None and tile < 1:
-        raise ValueError(f"tile: expected an integer >= 1, got {tile!r}")
     real, generated = checked_pair(real, generated, least=2)
+    tile = tile_for(real.device, tile, cpu=512)
     if subsets is None:
         value, spread = _all_pairs(real, generated, dtype, tile)
         estimator, spread_is = "all pairs", "jackknife standard error"
@@ -98,17 +97,16 @@ def kid(
 
 
 def _kernel_sums(
-    x: Tensor, y: Tensor | None, dtype: torch.dtype, tile: int | None
+    x: Tensor, y: Tensor | None, dtype: torch.dtype, tile: int
 ) -> tuple[Tensor, Tensor]:
     """Sums of k over the rows' partners -> ((N,) of x, (M,) of y); y None: other rows of x."""
-    step = tile or (512 if x.device.type == "cpu" else 4096)
     other = x if y is None else y
     one = torch.ones((), dtype=dtype, device=x.device)
     rows = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     columns = rows if y is None else torch.zeros(len(other), dtype=torch.float64, device=x.device)
-    for i in spans(len(x), step):
+    for i in spans(len(x), tile):
         left = x[i].to(dtype)
-        for j in spans(len(other), step):
+        for j in spans(len(other), tile):
             if y is None and j.start < i.start:
                 continue
             base = torch.addmm(one, left, other[j].to(dtype).T, alpha=1.0 / x.shape[1])
@@ -122,7 +120,7 @@ def _kernel_sums(
 
 
 def _all_pairs(
-    x: Tensor, y: Tensor, dtype: torch.dtype, tile: int | None, *, jackknife: bool = True
+    x: Tensor, y: Tensor, dtype: torch.dtype, tile: int, *, jackknife: bool = True
 ) -> tuple[float, float]:
     m, n = len(x), len(y)
     with plain_arithmetic(x.device):
@@ -146,7 +144,7 @@ def _over_subsets(
     size: int,
     seed: int,
     dtype: torch.dtype,
-    tile: int | None,
+    tile: int,
 ) -> tuple[float, float]:
     if subsets < 1 or size < 2:
         raise ValueError(f"expected subsets >= 1 of size >= 2, got {subsets} of {size}")
@@ -195,7 +193,8 @@ class BlockKID:
             self._waiting[real].append(features.clone())
         while min(self._count(True), self._count(False)) >= self.block:
             x, y = self._take(True), self._take(False)
-            self.values.append(_all_pairs(x, y, torch.float64, None, jackknife=False)[0])
+            tile = tile_for(x.device, None, cpu=512)
+            self.values.append(_all_pairs(x, y, torch.float64, tile, jackknife=False)[0])
 
     def merge(self, other: BlockKID) -> None:
         """Add the blocks and waiting rows of another state of equal dimension and block."""

@@ -103,7 +103,7 @@ def memorisation_distance(
         unit_a, unit_b = _units(a), _units(b)
         best = unit_a.new_full((len(a),), -1.0)
         nearest = torch.zeros(len(a), dtype=torch.int64, device=a.device)
-        step = tile or tile_for(a.device)
+        step = tile_for(a.device, tile)
         for j in spans(len(b), step):
             for i in spans(len(a), step):
                 value, where = (unit_a[i] @ unit_b[j].T).abs_().max(1)

@@ -38,6 +38,8 @@ def test_the_cards_example() -> None:
     found = kid(x, y)
     assert found.value == 297.5
     assert math.isnan(found.spread)
+    assert found.as_dict()["spread"] is None
+    assert found.as_dict()["protocol"] == found.protocol()
 
 
 @pytest.mark.parametrize("tile", [None, 1, 7, 16])

@@ -83,6 +83,7 @@ def test_bad_input() -> None:
         (lambda: mifid(x, y[:, :2]), "one feature dimension"),
         (lambda: mifid(x, y, threshold=-0.1), "threshold: expected"),
         (lambda: mifid(x, y, over="both"), "over: expected 'generated' or 'real', got 'both'"),
+        (lambda: mifid(x, y, tile=0), "tile: expected an integer >= 1, got 0"),
         (lambda: mifid(x * torch.inf, y), "real: .*row 0"),
     ):
         with pytest.raises(ValueError, match=says):

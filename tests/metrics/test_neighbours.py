@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import peer
 
-from ganops.metrics import density_coverage, prdc, precision_recall
+from ganops.metrics import _tiles, density_coverage, prdc, precision_recall
+from ganops.metrics._tiles import direct_rows, rows_of
 
 NAMES = ("precision", "recall", "density", "coverage")
 
@@ -81,8 +82,9 @@ def test_far_from_zero_and_at_any_scale(far) -> None:
     x, y = sets(80, 70, 5, dtype=torch.float64)
     x, y = ((t * 2**10).round() / 2**10 + far for t in (x, y))
     expected = brute(x, y, 3)
-    for scale in (1.0, 2.0**-120, 2.0**120) if not far else (1.0,):
-        assert numbers(prdc(x * scale, y * scale, k=3)) == pytest.approx(expected)
+    for scale in (1.0, 2.0**-120, 2.0**125) if not far else (1.0,):
+        wide = scale**8 if not far else scale
+        assert numbers(prdc(x * wide, y * wide, k=3)) == pytest.approx(expected)
         if far < 1e6:
             found = prdc((x * scale).float(), (y * scale).float(), k=3)
             assert numbers(found) == pytest.approx(expected)
@@ -99,18 +101,48 @@ def test_many_features_near_ties_and_copies() -> None:
         assert numbers(prdc(x, y, k=k, tile=16)) == pytest.approx(brute(x, y, k))
 
 
-@pytest.mark.parametrize("precision", ["high", "medium"])
-def test_coarse_products_change_nothing(precision) -> None:
+def test_tight_clusters_far_apart() -> None:
+    """Within a cluster the fast float32 distances are nothing but noise."""
+    x, y = sets(50, 44, 8, shift=0.1)
+    for t in (x, y):
+        t[::2] = 1e3 + 0.02 * t[::2]
+        t[1::2] = 0.02 * t[1::2] - 1e3
+    for k in (1, 3):
+        expected = brute(x, y, k)
+        assert 0 < expected["precision"] < 1
+        assert numbers(prdc(x, y, k=k)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("precision", "bits"), [("high", 10), ("medium", 7)])
+def test_coarse_products_change_nothing(precision, bits) -> None:
     x, y = sets(90, 80, 16)
     expected = numbers(prdc(x, y, k=3))
+    exact = rows_of(x)[0].slack
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
         assert numbers(prdc(x, y, k=3)) == expected
+        assert rows_of(x)[0].slack == exact * 2.0 ** (23 - bits)  # not every CPU rounds so
     finally:
         torch.set_float32_matmul_precision(before)
     with torch.autocast("cpu", torch.bfloat16):
         assert numbers(prdc(x, y, k=3)) == expected
+
+
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_few_rows_need_the_slow_way(collapsed, monkeypatch) -> None:
+    """Far from zero too, thanks to centring; and copies settle themselves at radius 0."""
+    rechecked = []
+
+    def counting(a, which, b):
+        rechecked.append(len(which))
+        return iter(()) if len(which) == 0 else direct_rows(a, which, b)
+
+    monkeypatch.setattr(_tiles, "direct_rows", counting)
+    x, y = sets(400, 400, 64)
+    prdc(x + 50, y[:1].expand(400, 64) + 50 if collapsed else y + 50, k=3)
+    assert len(rechecked) == 4  # radii of both, balls, reach
+    assert sum(rechecked) < 20
 
 
 def test_several_k_share_one_pass_and_the_parts_agree() -> None:
