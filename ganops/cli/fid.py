@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,7 +70,7 @@ def fid(
         has = len(first) if isinstance(first, ImageSet) else first.stats.count
         wanted = has if n is None else n
         second = open_set(fake, res, wanted, seed, place)
-        share = {"batch": batch, "workers": workers, "rank": rank, "world": world}
+        share: dict[str, Any] = {"batch": batch, "workers": workers, "rank": rank, "world": world}
         files = all(isinstance(each, Collected) for each in (first, second))
         extractor: Any = None  # two files of statistics need none
         with one_after_another(rank, world):
@@ -83,7 +85,7 @@ def fid(
             if not isinstance(source, ImageSet):
                 sets.append(source)
                 continue
-            stream = ImageStream(source, limit=None if n is None else min(n, len(source)), **share)
+            stream = ImageStream(source, limit=n, **share)
             with Images(source.name, len(stream), quiet=quiet or rank > 0) as show:
                 found = collect(
                     stream, extractor, cache=folder, advance=show,
@@ -94,12 +96,13 @@ def fid(
             sets.append(found)
         if rank:
             return 0
-        results = {name: METRICS[name].make(sets[0], sets[1], seed) for name in names}
+        with plain_warnings():
+            results = {name: METRICS[name].make(sets[0], sets[1], seed) for name in names}
         images = sum(each.images for each in sets)
         rate = images / seconds if images else None
         how = protocol(extractor) if extractor else protocol_of(sets)
         if as_json:
-            said = {name: {**r.numbers(), **r.as_dict()} for name, r in results.items()}
+            said = {name: result.as_dict() for name, result in results.items()}
             print(json.dumps({
                 "real": sets[0].name, "generated": sets[1].name, "protocol": how,
                 "images_per_second": rate, "results": said,
@@ -164,6 +167,16 @@ def small_classifier(source: Any, folder: str | None) -> Any:
     stem = os.path.basename(os.path.normpath(source.name)).split(".")[0]
     assert source.labels is not None
     return digits_extractor(images, source.labels, cache=folder, name=f"{stem}-cnn")
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings as sentences, without the line of code that gave them."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(
+            f"ganops: {message}", file=sys.stderr
+        )
+        yield
 
 
 @contextlib.contextmanager

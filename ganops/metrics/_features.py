@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,9 +71,12 @@ class Result:
         raise NotImplementedError
 
     def as_dict(self) -> dict[str, Any]:
-        """Every field, and the protocol in words; for JSON, so nan is None."""
+        """Every field, and the protocol in words; for JSON, so what is not finite is None."""
         fields = dataclasses.asdict(self)  # type: ignore[call-overload]
-        known = {name: None if value != value else value for name, value in fields.items()}
+        known = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in fields.items()
+        }
         return {**known, "protocol": self.protocol()}
 
     def __str__(self) -> str:

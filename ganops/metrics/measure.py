@@ -183,7 +183,7 @@ def collect(
     return result
 
 
-def provenance(extractor: Any) -> dict[str, str | None]:
+def provenance(extractor: Any) -> dict[str, Any]:
     """What `FeatureStats` keeps of an extractor."""
     return {
         "extractor": extractor.name,
