@@ -54,6 +54,11 @@ STABLE_TORCH_LIBRARY(ganops, m) {
   define(m, "consistency", "(Tensor x, Tensor? y, float scale, bool per_sample) -> Tensor");
   define(m, "consistency_grad", "(Tensor s, Tensor x, float scale) -> Tensor");
 
+  // rows (n, d) into the mean of `count` rows before them, and into the upper triangle of their
+  // centred second moment; fast: products in float32. Returns the new mean.
+  define(m, "feature_stats",
+         "(Tensor rows, Tensor mean, Tensor(a!) m2, int count, bool fast) -> Tensor");
+
   // mean over samples of (|grad|_2 - center)^2, its gradient, and the derivative of that
   define(m, "gradient_penalty",
          "(Tensor grad, float center, bool one_sided) -> (Tensor value, Tensor norms)");
@@ -80,6 +85,13 @@ STABLE_TORCH_LIBRARY(ganops, m) {
   // elements offset ... offset + n - 1 of a Philox stream; kind 0 bits (as int64), 1 uniform,
   // 2 normal (float32). `like` says only where.
   define(m, "philox", "(Tensor like, int n, int seed, int offset, int stream, int kind) -> Tensor");
+
+  // bytes resized and normalised to RGB. What output i reads along an axis: pixels first[i] and
+  // the next, weight (n, 1) float32 of the way between them; or filter taps (n, k) float64 from
+  // first[i] on. dtype: f32, (no f64), bf16, f16
+  define(m, "resize",
+         "(Tensor x, Tensor first_y, Tensor weight_y, Tensor first_x, Tensor weight_x,"
+         " float shift, float divisor, int dtype, bool channels_last) -> Tensor");
 
   // the double backward of a smooth activation: (s v, ds/dref v dy), s = f'; ref is x, or y for
   // tanh and sigmoid

@@ -29,10 +29,13 @@ AUTO: dict[str, dict[str, tuple[str, ...]]] = {
     "augment": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "bias_act": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "consistency": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
+    # Both only centre; where Triton is, torch's addmm_ adds in place what C++ adds by a temporary.
+    "feature_stats": {"cpu": ("native", "reference"), "cuda": ("triton", "native", "reference")},
     "gradient_penalty": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "masked_slope": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "norm": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "philox": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
+    "resize": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "smooth": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "spectral_norm": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},
     "upfirdn2d": {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")},

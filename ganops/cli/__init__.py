@@ -15,6 +15,7 @@ DESCRIPTION = """Train, resume, sample and measure GANs. For a start:
   ganops resume runs/first --steps 600
   ganops sample runs/first --n 64 --out samples.png
   ganops eval runs/first
+  ganops fid digits runs/first --features cnn
 
 Every command has its own --help; --debug shows where an error arose; --version says which this is.
 """

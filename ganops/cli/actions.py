@@ -115,6 +115,12 @@ def evaluate(run: str, data: str | None, seed: int, device: str, as_json: bool) 
     return 0
 
 
+def data_of(run: str, data: str | None) -> tuple[str, int | None]:
+    """Where a run's data are, or are now, and the side they are brought to."""
+    saved = setup.read_run(run)
+    return data or setup.same_objects(saved, {}, saved["train"]["data"]), saved["train"]["res"]
+
+
 def draw(run: str, count: int, seed: int, device: str, path: str | None = None) -> torch.Tensor:
     """Images of a run's averaged generator, from its last checkpoint or the one at `path`."""
     saved = setup.read_run(run)

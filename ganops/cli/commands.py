@@ -7,12 +7,10 @@ import json
 import os
 from typing import Annotated, Any
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, arg
 
-Repeated = UseAppendAction[tuple[str, ...]]
-Flag = Annotated[bool, arg(help_behavior_hint="")]
-Number = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
-Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
+from ganops.cli.measuring import Eval, Fid
+from ganops.cli.options import Flag, Number, Repeated, Text
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -32,7 +30,7 @@ class Train:
     method: Positional[Annotated[str, arg(metavar="METHOD")]]
     """Name of the method, such as wgan-gp."""
     data: Text = None
-    """digits, a folder of images, a .zip with dataset.json, or an IDX file (default: digits)."""
+    """digits, a folder of images, a .zip with dataset.json, .npz or IDX file (default: digits)."""
     steps: Number = None
     """Generator updates."""
     batch: Number = None
@@ -133,30 +131,6 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
-class Eval:
-    """Measure a run: Frechet distance in features of a small classifier, and classes covered.
-
-    Beside it stand the same numbers for real images against real ones and for noise.
-    """
-
-    folder: Positional[Annotated[str, arg(metavar="RUN")]]
-    """The run folder; its data need class labels."""
-    data: Text = None
-    """Where the data are now, if they have moved."""
-    seed: Annotated[int, arg(metavar="N")] = 0
-    """Seed of the samples."""
-    device: Annotated[str, arg(metavar="TEXT")] = "auto"
-    """Where to generate."""
-    json: Flag = False
-    """Print JSON instead of a table."""
-
-    def run(self) -> int:
-        from ganops.cli import actions
-
-        return actions.evaluate(self.folder, self.data, self.seed, self.device, self.json)
-
-
-@dataclasses.dataclass(frozen=True)
 class List:
     """Methods and named data sets."""
 
@@ -175,7 +149,7 @@ class List:
         print("methods")
         for name, summary in methods.items():
             print(f"  {name:{width}}  {summary}")
-        print("data\n  " + ", ".join(DATA_NAMES) + ", or a path: folder, .zip, IDX file")
+        print("data\n  " + ", ".join(DATA_NAMES) + ", or a path: folder, .zip, .npz, IDX file")
         return 0
 
 
@@ -206,7 +180,7 @@ class Augment:
     out: Annotated[str, arg(metavar="FILE")] = "augment.png"
     """FILE.png, .svg or .pdf."""
     data: Annotated[str, arg(metavar="TEXT")] = "digits"
-    """digits, a folder of images, a .zip with dataset.json, or an IDX file."""
+    """digits, a folder of images, a .zip with dataset.json, an .npz, or an IDX file."""
     n: Annotated[int, arg(metavar="N")] = 8
     """Images in a row."""
     res: Number = None
@@ -227,6 +201,7 @@ COMMANDS: dict[str, Any] = {
     "resume": Resume,
     "sample": Sample,
     "eval": Eval,
+    "fid": Fid,
     "list": List,
     "augment": Augment,
     "demo": Demo,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -41,6 +42,12 @@ def open_files(path: str, *, res: int | None = None, seed: int = 0) -> ImageSet:
     decoder.expect(first, names[0])
     labels = _labels(archive, names)
     shape = (first.shape[0], first.shape[1], first.shape[2])
+
+    def digest(hashed: Any) -> None:
+        hashed.update(repr((res, decoder.mode)).encode())
+        for name in names:
+            hashed.update(hashlib.sha256(archive.read(name)).digest())
+
     if len(names) * first.numel() <= IN_MEMORY_BYTES:
         images = torch.stack([decoder.decode(n) for n in names])
         return ImageSet(images, labels, name=path, seed=seed)
@@ -48,7 +55,9 @@ def open_files(path: str, *, res: int | None = None, seed: int = 0) -> ImageSet:
     def read(indices: Sequence[int]) -> Tensor:
         return torch.stack([decoder.decode(names[i]) for i in indices])
 
-    return ImageSet(read, labels, name=path, seed=seed, length=len(names), shape=shape)
+    return ImageSet(
+        read, labels, name=path, seed=seed, length=len(names), shape=shape, digest=digest
+    )
 
 
 class Archive:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ganops.data.extras import require
 from ganops.data.files import open_files
 from ganops.data.idx import is_idx, open_idx
+from ganops.data.npz import open_npz
 from ganops.data.pixels import to_uint8
 from ganops.data.resize import resize_batch
 from ganops.data.source import ImageSet, LoaderSource, Source, check_images
@@ -21,7 +22,8 @@ from ganops.data.source import ImageSet, LoaderSource, Source, check_images
 def open_data(data: Any, *, res: int | None = None, seed: int = 0) -> Source:
     """A source from a name, a path, a tensor, (tensor, labels), a DataLoader or any iterable.
 
-    Names: ``digits``. Paths: a folder of images, a ``.zip`` with ``dataset.json``, an IDX file.
+    Names: ``digits``. Paths: a folder of images, a ``.zip`` with ``dataset.json``, an IDX file, an
+    ``.npz`` with ``images`` (uint8, channels last).
     `res`: square side to bring images to (centre crop to the short side, then Lanczos); floating
     tensors and loaders must have it already. Raises ValueError for an unknown name or a file that
     cannot be read, naming it, and PermissionError or FileNotFoundError for paths.
@@ -73,10 +75,14 @@ def _open_text(text: str, res: int | None, seed: int) -> Source:
         raise PermissionError(f"cannot read data {text!r}: permission denied")
     if os.path.isdir(text) or text.lower().endswith(".zip"):
         return open_files(text, res=res, seed=seed)
+    if text.lower().endswith(".npz"):
+        return _in_memory(open_npz(text), None, text, res, seed)
     if is_idx(text):
         images, idx_labels = open_idx(text)
         return _in_memory(images, idx_labels, text, res, seed)
-    raise ValueError(f"data {text!r} is neither a folder, a .zip with images, nor an IDX file")
+    raise ValueError(
+        f"data {text!r} is neither a folder, a .zip or .npz with images, nor an IDX file"
+    )
 
 
 def _in_memory(

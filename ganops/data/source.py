@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -47,6 +48,7 @@ class ImageSet:
     """A set of known length: every image once per epoch, in an order drawn from (seed, epoch).
 
     `read` gives uint8 or float images (n, C, H, W) for a list of indices; a tensor serves as well.
+    `digest` feeds what the images are read from into a hash, for `fingerprint`.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class ImageSet:
         seed: int = 0,
         length: int | None = None,
         shape: tuple[int, int, int] | None = None,
+        digest: Callable[[Any], None] | None = None,
     ) -> None:
         if isinstance(images, Tensor):
             check_images(images, name)
@@ -74,7 +77,7 @@ class ImageSet:
             if labels.min() < 0:
                 raise ValueError(f"data {name!r}: classes must be >= 0, got {int(labels.min())}")
             self.classes = int(labels.max()) + 1
-        self._images = images
+        self._images, self._digest = images, digest
         self._position = 0
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
@@ -86,6 +89,19 @@ class ImageSet:
         if isinstance(self._images, Tensor):
             return self._images[indices]
         return self._images(indices.tolist())
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of the content: equal for equal images, whatever their path."""
+        hashed = hashlib.sha256(repr((self.length, self.shape)).encode())
+        if self._digest is not None:
+            self._digest(hashed)
+        elif isinstance(self._images, Tensor):
+            pixels = self._images.detach().cpu().contiguous()
+            hashed.update(str(pixels.dtype).encode())
+            hashed.update(pixels.view(torch.uint8).numpy().tobytes())
+        else:
+            raise TypeError(f"data {self.name!r} cannot be hashed: give ImageSet a digest")
+        return hashed.hexdigest()
 
     def indices(self, position: int, count: int) -> Tensor:
         """Which images stand at `position` ... `position + count - 1` of the endless stream."""

@@ -14,6 +14,7 @@ from .consistency import (
     zcr_g_penalty,
 )
 from .conv import conv2d, conv_transpose2d, linear
+from .feature_stats import feature_stats_
 from .gradient_penalty import (
     dragan_penalty,
     gradient_penalty,
@@ -31,6 +32,7 @@ from .norm import batch_norm, group_norm, instance_norm, layer_norm, pixel_norm,
 from .philox import random_bits, random_normal, random_uniform
 from .piecewise_linear import abs, hardtanh, leaky_relu, prelu, relu, relu6, threshold
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, pad
+from .resize import resize_normalize
 from .smooth import elu, gelu, hardswish, mish, selu, sigmoid, silu, softplus, tanh
 from .spectral_norm import spectral_norm_weights
 from .upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
@@ -57,6 +59,7 @@ __all__ = [
     "downsample2d",
     "dragan_penalty",
     "elu",
+    "feature_stats_",
     "filter2d",
     "gelu",
     "gradient_penalty",
@@ -86,6 +89,7 @@ __all__ = [
     "random_uniform",
     "relu",
     "relu6",
+    "resize_normalize",
     "rms_norm",
     "selu",
     "setup_filter",

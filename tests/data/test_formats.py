@@ -166,7 +166,9 @@ def test_damaged_and_empty_containers(store, tmp_path) -> None:
         open_data(str(tmp_path / "empty"))
     text = tmp_path / "notes.txt"
     text.write_text("hello")
-    with pytest.raises(ValueError, match=r"neither a folder, a .zip with images, nor an IDX"):
+    with pytest.raises(
+        ValueError, match=r"neither a folder, a .zip or .npz with images, nor an IDX"
+    ):
         open_data(str(text))
 
 
