@@ -226,6 +226,12 @@ class FeatureStats:
         self._merged = int(total)
         return self
 
+    def to(self, device: torch.device | str) -> FeatureStats:
+        """Moves the state. -> self"""
+        for name in ("_mean", "_m2", "_rows"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
     def copy(self) -> FeatureStats:
         """An independent one of the same state."""
         other = FeatureStats.__new__(FeatureStats)
