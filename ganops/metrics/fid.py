@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,17 @@ from torch import Tensor, nn
 from ganops.metrics.feature_stats import FeatureStats
 from ganops.metrics.frechet import frechet_distance
 
-if importlib.util.find_spec("torchmetrics") is None:
-    _Base: Any = nn.Module
-else:  # a collection takes nothing but its own Metric
-    from torchmetrics import Metric as _Base
+_Base: Any = nn.Module
+if importlib.util.find_spec("torchmetrics") is not None:
+    try:  # a collection takes nothing but its own Metric
+        from torchmetrics import Metric as _Base
+    except ImportError as error:
+        warnings.warn(
+            f"ganops.metrics.FID: torchmetrics is installed but cannot be imported ({error}); FID "
+            "works without it, outside its collections",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 class FID(_Base):  # type: ignore[misc]

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.append(str(Path(__file__).parents[1]))
 from two_processes import meet, run_two
 
 from ganops.metrics import FeatureStats
