@@ -83,9 +83,7 @@ def missing(make: Callable[[int], Callable[[Tensor], object]], d: int) -> Callab
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
-@sizes(
-    tiny=["3x16"], default=["64x2048", "1024x2048", "64x2048 bfloat16"], paper=["256x2048"]
-)
+@sizes(tiny=["3x16"], default=["64x2048", "1024x2048", "64x2048 bfloat16"], paper=["256x2048"])
 def bench_feature_stats(
     size: Size, mode: str, device: str, impl: str, bench: Callable[[Case], None]
 ) -> None:

@@ -64,10 +64,13 @@ def bench_frechet(size: Size, device: str, impl: str, bench: Callable[[Case], No
         Case(
             op="frechet_distance",
             row=f"{n}x{d}",
-            ours=(lambda: number(frechet_distance_from_features(x, y))) if few
+            ours=(lambda: number(frechet_distance_from_features(x, y)))
+            if few
             else of_moments["ganops, of moments"],
             stock={"eigvals of the product": lambda: by_eigvals(a, b)},
-            peers=of_moments if few else {"Cholesky, GEMM, eigvalsh alone": lambda: by_pieces(a, b)},
+            peers=of_moments
+            if few
+            else {"Cholesky, GEMM, eigvalsh alone": lambda: by_pieces(a, b)},
             optional=optional,
             floor=Floor.copy(4 * d * d * 8, Size((d, d), torch.float64), device),
             nbytes=4 * d * d * 8,

@@ -28,7 +28,9 @@ class LastOrder(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError("frechet_distance: it has first derivatives only, got a request for more")
+        raise RuntimeError(
+            "frechet_distance: it has first derivatives only, got a request for more"
+        )
 
 
 class Factor(Function):
@@ -117,7 +119,8 @@ def factor(cov: Tensor) -> Tensor:
 def pivoted_cholesky(cov: Tensor, limit: float) -> Tensor:
     """Rows of G until every remaining pivot is within `limit` of the largest diagonal element."""
     d = len(cov)
-    rest, blocks = cov.clone(), []
+    rest = cov.clone()
+    blocks: list[Tensor] = []
     floor = float(limit * cov.diagonal().max())
     free = torch.ones(d, dtype=torch.bool, device=cov.device)
     for start in range(0, d, BLOCK):

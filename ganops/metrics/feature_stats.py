@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ganops.metrics import provenance, triangle
+from ganops.metrics.finite import check_finite
 from ganops.metrics.provenance import Provenance
 from ganops.ops import feature_stats_
 
@@ -92,7 +93,7 @@ class FeatureStats:
             )
         # The state outlives an inference mode that features come from.
         with torch.inference_mode(False), torch.no_grad():
-            _check_finite(features, n)
+            check_finite(features, n)
             features = features.detach().to(self.device)
             at = 0
             while at < len(features):
@@ -118,9 +119,7 @@ class FeatureStats:
 
     def _add(self, rows: Tensor) -> None:
         count = self._known("update") - self._held
-        self._mean = feature_stats_(
-            rows, self._mean, self._m2, count, fast=self.mode == "fast"
-        )
+        self._mean = feature_stats_(rows, self._mean, self._m2, count, fast=self.mode == "fast")
         self._merged = count + len(rows)
 
     def _flush(self) -> None:
@@ -277,7 +276,7 @@ class FeatureStats:
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where `state_dict` was taken. Raises ValueError if dim, mode or block differ."""
+        """Continues where `state_dict` was taken. ValueError if dim, mode or block differ."""
         for name in ("dim", "mode", "block"):
             mine, theirs = getattr(self, name), state[name]
             if mine != theirs:
@@ -289,22 +288,3 @@ class FeatureStats:
         self._rows = torch.empty(0, self.dim, device=self.device)
         if len(state["rows"]):
             self._hold(state["rows"].to(self.device))
-
-
-def _check_finite(features: Tensor, before: int) -> None:
-    """One sum finds whether to look; looking finds the row."""
-    wide = torch.float64 if features.dtype == torch.float64 else torch.float32
-    if bool(features.sum(dtype=wide).isfinite()):
-        return
-    bad = (~features.isfinite()).any(1).nonzero()
-    if len(bad):
-        row = int(bad[0])
-        raise ValueError(
-            f"FeatureStats: expected finite features, got {_first_bad(features[row])} in row {row} "
-            f"of this batch (row {before + row} of all); nothing of the batch was taken"
-        )
-
-
-def _first_bad(row: Tensor) -> str:
-    column = int((~row.isfinite()).nonzero()[0])
-    return f"{row[column].item()} at feature {column}"

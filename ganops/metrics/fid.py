@@ -16,7 +16,9 @@ from ganops.metrics.frechet import frechet_distance
 _Base: Any = nn.Module
 if importlib.util.find_spec("torchmetrics") is not None:
     try:  # a collection takes nothing but its own Metric
-        from torchmetrics import Metric as _Base
+        from torchmetrics import Metric
+
+        _Base = Metric
     except ImportError as error:
         warnings.warn(
             f"ganops.metrics.FID: torchmetrics is installed but cannot be imported ({error}); FID "
@@ -149,9 +151,7 @@ class FID(_Base):  # type: ignore[misc]
             return self._stats
         if distributed.get_world_size() == 1:
             return self._stats
-        own = {
-            real: (s.dim, vars(s.provenance), str(s.device)) for real, s in self._stats.items()
-        }
+        own = {real: (s.dim, vars(s.provenance), str(s.device)) for real, s in self._stats.items()}
         everyone: list[Any] = [None] * distributed.get_world_size()
         distributed.all_gather_object(everyone, own)
         found = {}

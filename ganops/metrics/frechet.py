@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -125,7 +125,7 @@ class _Gaussian:
     cov: Tensor | None = None
     root: Tensor | None = None
     n: int | None = None
-    origin: Provenance = Provenance()
+    origin: Provenance = field(default_factory=Provenance)
 
     def trace(self) -> Tensor:
         if self.cov is not None:
@@ -138,14 +138,13 @@ class _Gaussian:
         return self.root
 
     def to(self, device: torch.device) -> _Gaussian:
-        moved = (t if t is None else t.to(device) for t in (self.mean, self.cov, self.root))
-        return _Gaussian(*moved, self.n, self.origin)
+        cov, root = (None if t is None else t.to(device) for t in (self.cov, self.root))
+        return _Gaussian(self.mean.to(device), cov, root, self.n, self.origin)
 
     def same(self, other: _Gaussian) -> bool:
-        return torch.equal(self.mean, other.mean) and all(
-            x is not None and y is not None and torch.equal(x, y)
-            for x, y in ((self.cov, other.cov),)
-        )
+        if self.cov is None or other.cov is None:
+            return False
+        return torch.equal(self.mean, other.mean) and torch.equal(self.cov, other.cov)
 
 
 def _gaussian(given: Any) -> _Gaussian:
@@ -176,8 +175,7 @@ def _gaussian(given: Any) -> _Gaussian:
 def _of_features(features: Tensor) -> _Gaussian:
     if features.ndim != 2 or features.shape[0] < 2 or not features.is_floating_point():
         raise ValueError(
-            f"expected floating features (N >= 2, d), got {features.dtype} "
-            f"{tuple(features.shape)}"
+            f"expected floating features (N >= 2, d), got {features.dtype} {tuple(features.shape)}"
         )
     if not bool(features.isfinite().all()):
         raise ValueError("frechet_distance: expected finite features, got NaN or infinity")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-
 from two_processes import meet, run_two
 
 from ganops.metrics import FID, frechet_distance_from_features

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ganops.metrics import FeatureStats, frechet_distance
+from ganops.metrics import FeatureStats, frechet_distance, triangle
 from ganops.metrics import provenance as files
-from ganops.metrics import triangle
 
 KNOWN = {"extractor": "net", "weights_sha256": "ab", "resize": "tf", "dtype": "float32"}
 

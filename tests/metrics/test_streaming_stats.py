@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from two_processes import meet, run_two
 
 from ganops.metrics import FeatureStats
@@ -253,6 +252,11 @@ if __name__ == "__main__":
         stats = FeatureStats(5, block=16)
         stats.update(rows_of(counts[rank], 5, rank, 1e3 * rank, torch.float64))
         stats.all_reduce()
-        found.append({"count": stats.count, "cov": stats.cov if stats.count else None,
-                      **{k: v for k, v in stats.state_dict().items() if k in ("mean", "m2")}})
+        found.append(
+            {
+                "count": stats.count,
+                "cov": stats.cov if stats.count else None,
+                **{k: v for k, v in stats.state_dict().items() if k in ("mean", "m2")},
+            }
+        )
     torch.save(found, folder / f"{rank}.pt")

@@ -15,7 +15,9 @@ COUNTS = st.integers(0, 10**9)
 @given(COUNTS, st.integers(1, 10**6))
 def test_merge_numbers(harness, a, b):
     assert harness.merge_step(a, b) == b / (a + b)
-    assert harness.merge_spread(a, b) ** 2 == pytest.approx(float(Fraction(a * b, a + b)), rel=1e-15)
+    assert harness.merge_spread(a, b) ** 2 == pytest.approx(
+        float(Fraction(a * b, a + b)), rel=1e-15
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

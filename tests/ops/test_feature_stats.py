@@ -1,4 +1,4 @@
-"""feature_stats_: every implementation against two passes, to the last bits where bits are promised."""
+"""feature_stats_: every implementation against two passes, and the bits that native promises."""
 
 from __future__ import annotations
 
