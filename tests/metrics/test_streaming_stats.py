@@ -222,7 +222,16 @@ def test_features_of_inference_mode_and_with_a_graph_are_taken():
     stats = FeatureStats(3, block=16)
     with torch.inference_mode():
         stats.update(x[:20] * 1)
+        made = FeatureStats(3, block=16)
+        made.update(x[:20] * 1)
+        copied = made.copy()
+        loaded = FeatureStats(3, block=16)
+        loaded.load_state_dict(made.state_dict())
+        merged = FeatureStats(3, block=16).merge(made)
     stats.update(x[20:].clone().requires_grad_())
+    for other in (made, copied, loaded, merged):
+        other.update(x[20:])
+        assert error(other.cov, stats.cov) < 1e-14
     assert not stats.mean.requires_grad
     assert same_bits(stats, of(x, block=16))
 
