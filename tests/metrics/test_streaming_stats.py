@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from two_processes import meet, run_two
 
-from ganops.metrics import FeatureStats
+from ganops.metrics import FeatureStats, frechet_distance
 
 
 def rows_of(n, d, seed=0, mean=0.0, dtype=torch.float32):
@@ -68,6 +68,9 @@ def test_a_million_rows_in_ten_thousand_uneven_batches(states, mode):
     assert total.count == 10**6
     assert error(total.mean, mean) < 1e-12
     assert error(total.cov, cov) < (1e-10 if mode == "exact" else 2e-7)
+    reference = of(rows_of(1000, 6, 5))
+    distance = frechet_distance((mean, cov), reference)
+    assert frechet_distance(total, reference) == pytest.approx(distance, rel=1e-6)
 
 
 @pytest.mark.parametrize("mean", [0.0, 10.0, 1e3, 1e5])
