@@ -108,10 +108,10 @@ def test_dtypes_may_alternate():
     x = rows_of(40, 3, dtype=torch.float64)
     halves = x.to(torch.bfloat16)
     stats = FeatureStats(3, block=16)
-    for i in range(0, 40, 4):
-        stats.update(x[i : i + 2])
-        stats.update(halves[i + 2 : i + 4])
-    mixed = torch.stack([x[i] if i % 4 < 2 else halves[i].double() for i in range(40)])
+    for i in range(0, 40, 4):  # a block begun in float32 goes on in float64
+        stats.update(halves[i : i + 2])
+        stats.update(x[i + 2 : i + 4])
+    mixed = torch.stack([x[i] if i % 4 >= 2 else halves[i].double() for i in range(40)])
     assert error(stats.cov, two_pass(mixed)[1]) < 1e-14
 
 
