@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganops.metrics.factors import Factor, NuclearNorm, is_steep
+from ganops.metrics.factors import Factor, NuclearNorm, is_steep, is_upper, upper_times_lower
 from ganops.metrics.feature_stats import FeatureStats
 from ganops.metrics.provenance import Provenance
 
@@ -219,7 +219,9 @@ def _distance(a: _Gaussian, b: _Gaussian) -> Tensor:
     if not f.shape[0] or not g.shape[0]:  # a point has no cross term
         return traces
     steep = is_steep(f) or is_steep(g)
-    cross: Tensor = NuclearNorm.apply(f @ g.mT, float(traces.detach()), steep)
+    plain = f.requires_grad or g.requires_grad or not (is_upper(f) and is_upper(g))
+    product = f @ g.mT if plain else upper_times_lower(f, g)
+    cross: Tensor = NuclearNorm.apply(product, float(traces.detach()), steep)
     return (traces - 2.0 * cross).clamp_min(0.0)
 
 

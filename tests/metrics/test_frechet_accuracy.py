@@ -41,7 +41,8 @@ def known_pair(d, cond, spread, rank=None):
 @pytest.mark.parametrize(
     ("d", "cond", "spread", "rank", "limit"),
     [
-        (200, 2e3, 0.1, None, 1e-10), (200, 2e12, 0.1, None, 1e-9), (200, 1e3, 0.1, 60, 1e-10),
+        (600, 2e3, 0.1, None, 1e-10), (200, 2e3, 0.1, None, 1e-10), (200, 2e12, 0.1, None, 1e-9),
+        (200, 1e3, 0.1, 60, 1e-10),
         (200, 1e15, 0.1, 150, 1e-9), (200, 2e3, 1e-4, None, 1e-6), (65, 1.0, 0.5, None, 1e-12),
         (1, 1.0, 0.5, None, 1e-12),
     ],
@@ -159,6 +160,27 @@ def test_factors_multiply_to_the_covariance(d, share):
     for g in (factors.factor(cov), factors.pivoted_cholesky(cov, d * 2.2e-16)):
         torch.testing.assert_close(g.T @ g, cov, rtol=0, atol=1e-13 * float(cov.abs().max()))
         assert len(g) == rank
+
+
+@pytest.mark.parametrize("d", [1, 5, 256, 300, 530])
+def test_products_of_triangles_are_the_whole_product(d):
+    f, g = normal(d, d).triu(), normal(d, d, seed=1).triu()
+    torch.testing.assert_close(factors.upper_times_lower(f, g), f @ g.T, rtol=1e-12, atol=1e-11)
+    whole = f @ f.T
+    torch.testing.assert_close(
+        factors.lower_product(f).tril(), whole.tril(), rtol=1e-12, atol=1e-11
+    )
+    assert factors.is_upper(f)
+    assert d == 1 or not factors.is_upper(f.T)
+    assert not factors.is_upper(normal(d, d + 1))
+
+
+def test_a_pivoted_factor_of_full_rank_is_no_triangle():
+    """Its smallest pivot is above what pivoting drops, but below what plain Cholesky keeps."""
+    a, b, expected = known_pair(60, 1e14, 0.1)
+    g = factors.pivoted_cholesky(a[1], 0.0)
+    assert not factors.is_upper(g)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
 
 
 def test_bad_input():
