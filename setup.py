@@ -40,8 +40,8 @@ DEFAULT_ARCHS = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 WHERE = "CUDA_HOME, CUDA_PATH, nvcc on PATH, /usr/local/cuda"
 CURE = "On a cluster, load its module first (module load cuda), or name it: CUDA_HOME=/path/to/cuda"
 OPS = (
-    "ada", "augment", "bias_act", "consistency", "feature_stats", "gradient_penalty", "masked_slope",
-    "norm", "philox", "resize", "smooth", "spectral_norm", "upfirdn2d",
+    "ada", "augment", "bias_act", "consistency", "feature_stats", "gradient_penalty",
+    "masked_slope", "norm", "philox", "resize", "smooth", "spectral_norm", "upfirdn2d",
 )  # fmt: skip
 OLDEST_GCC = 11
 WITHOUT = "or install without native kernels: GANOPS_NATIVE=0"

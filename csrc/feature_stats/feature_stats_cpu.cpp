@@ -13,27 +13,27 @@ namespace {
 constexpr int64_t kGroup = 192;  // columns centred at a time; a multiple of every tile's width
 constexpr int64_t kLeft = 96, kRight = 768;  // of m2, at a time; kRight likewise
 
-#define GANOPS_FEATURE_ROWS(T, S)                                                              \
-  /* out[k * width + j] = x[k, j] - mean[j] */                                                 \
-  GANOPS_CLONES                                                                                \
-  void center_panel(const T* x, int64_t n, int64_t stride, int64_t cols, int64_t width,        \
-                    const double* GANOPS_RESTRICT mean, S* GANOPS_RESTRICT out) {              \
-    for (int64_t k = 0; k < n; ++k) {                                                          \
-      const T* GANOPS_RESTRICT row = x + k * stride;                                           \
-      for (int64_t j = 0; j < cols; ++j)                                                       \
-        out[k * width + j] = S(double(to_compute(row[j])) - mean[j]);                          \
-    }                                                                                          \
+#define GANOPS_FEATURE_ROWS(T, S)                                                       \
+  /* out[k * width + j] = x[k, j] - mean[j] */                                          \
+  GANOPS_CLONES                                                                         \
+  void center_panel(const T* x, int64_t n, int64_t stride, int64_t cols, int64_t width, \
+                    const double* GANOPS_RESTRICT mean, S* GANOPS_RESTRICT out) {       \
+    for (int64_t k = 0; k < n; ++k) {                                                   \
+      const T* GANOPS_RESTRICT row = x + k * stride;                                    \
+      for (int64_t j = 0; j < cols; ++j)                                                \
+        out[k * width + j] = S(double(to_compute(row[j])) - mean[j]);                   \
+    }                                                                                   \
   }
-#define GANOPS_FEATURE_SUMS(T)                                                                 \
-  GANOPS_CLONES                                                                                \
-  void column_sums(const T* x, int64_t n, int64_t stride, int64_t cols,                        \
-                   double* GANOPS_RESTRICT sums) {                                             \
-    for (int64_t k = 0; k < n; ++k) {                                                          \
-      const T* GANOPS_RESTRICT row = x + k * stride;                                           \
-      for (int64_t j = 0; j < cols; ++j) sums[j] += double(to_compute(row[j]));                \
-    }                                                                                          \
-  }                                                                                            \
-  GANOPS_FEATURE_ROWS(T, double)                                                               \
+#define GANOPS_FEATURE_SUMS(T)                                                  \
+  GANOPS_CLONES                                                                 \
+  void column_sums(const T* x, int64_t n, int64_t stride, int64_t cols,         \
+                   double* GANOPS_RESTRICT sums) {                              \
+    for (int64_t k = 0; k < n; ++k) {                                           \
+      const T* GANOPS_RESTRICT row = x + k * stride;                            \
+      for (int64_t j = 0; j < cols; ++j) sums[j] += double(to_compute(row[j])); \
+    }                                                                           \
+  }                                                                             \
+  GANOPS_FEATURE_ROWS(T, double)                                                \
   GANOPS_FEATURE_ROWS(T, float)
 
 GANOPS_FEATURE_SUMS(float)
@@ -45,7 +45,8 @@ GANOPS_FEATURE_SUMS(Half)
 template <class S>
 struct Panels {
   Panels(int64_t d, int64_t depth_, int64_t width_)
-      : depth(depth_), width(width_),
+      : depth(depth_),
+        width(width_),
         memory(new S[ceil_div(d, width_) * width_ * depth_ + 64 / sizeof(S)]),
         start(reinterpret_cast<S*>((reinterpret_cast<uintptr_t>(memory.get()) + 63) / 64 * 64)) {}
   S* panel(int64_t column) const { return start + column / width * width * depth; }
@@ -99,8 +100,9 @@ void add_product(const Panels<S>& p, const Tile<S>& tile, int64_t d, double* m2)
         const S* left = p.panel(i) + i % tile.width;
         for (int64_t j = begin; j < std::min(begin + kRight, d); j += tile.width) {
           if (j + tile.width <= i) continue;
-          tile.run(p.depth, left, p.panel(j), m2 + i * d + j, d, std::min<int64_t>(tile.rows, d - i),
-                   std::min<int64_t>(tile.width, d - j), i - j);
+          tile.run(p.depth, left, p.panel(j), m2 + i * d + j, d,
+                   std::min<int64_t>(tile.rows, d - i), std::min<int64_t>(tile.width, d - j),
+                   i - j);
         }
       }
     }

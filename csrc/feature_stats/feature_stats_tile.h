@@ -19,14 +19,14 @@ namespace {
 
 // left: `rows` columns and right: `cols` columns of packed panels, whose lines are kWidth apart.
 // skip: the first row of the tile minus its first column; nothing left of the diagonal is touched.
-#define GANOPS_TILE_ADD(S, ROWS, WIDTH)                                     \
-  for (int64_t r = 0; r < rows; ++r) {                                      \
-    for (int64_t j = std::max<int64_t>(0, r + skip); j < cols; ++j) {       \
-      c[r * stride + j] += double(out[r * (WIDTH) + j]);                    \
-    }                                                                       \
+#define GANOPS_TILE_ADD(S, ROWS, WIDTH)                               \
+  for (int64_t r = 0; r < rows; ++r) {                                \
+    for (int64_t j = std::max<int64_t>(0, r + skip); j < cols; ++j) { \
+      c[r * stride + j] += double(out[r * (WIDTH) + j]);              \
+    }                                                                 \
   }
 
-#define GANOPS_TILE(NAME, TARGET, S, V, LANES, ROWS, VECTORS, LOAD, STORE, SPREAD, FMA, ZERO)     \
+#define GANOPS_TILE(NAME, TARGET, S, V, LANES, ROWS, VECTORS, LOAD, STORE, SPREAD, FMA, ZERO)      \
   TARGET inline void NAME(int64_t depth, const S* left, const S* right, double* c, int64_t stride, \
                           int64_t rows, int64_t cols, int64_t skip) {                              \
     constexpr int kWidth = (LANES) * (VECTORS);                                                    \
@@ -59,8 +59,8 @@ GANOPS_TILE(tile_avx512, __attribute__((target("avx512f"))), float, __m512, 16, 
             _mm512_load_ps, _mm512_store_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_setzero_ps)
 GANOPS_TILE(tile_avx2, __attribute__((target("avx2,fma"))), double, __m256d, 4, 4, 3,
             _mm256_load_pd, _mm256_store_pd, _mm256_set1_pd, _mm256_fmadd_pd, _mm256_setzero_pd)
-GANOPS_TILE(tile_avx2, __attribute__((target("avx2,fma"))), float, __m256, 8, 4, 3,
-            _mm256_load_ps, _mm256_store_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_setzero_ps)
+GANOPS_TILE(tile_avx2, __attribute__((target("avx2,fma"))), float, __m256, 8, 4, 3, _mm256_load_ps,
+            _mm256_store_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_setzero_ps)
 #endif
 
 // Anywhere else; lines as wide as AVX2's.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ganops.metrics.balance import BeganConvergence, RealnessGap, began_convergence, realness_gap
 from ganops.metrics.classifier import Classifier
 from ganops.metrics.extractors import Extractor, as_extractor, digits_extractor
@@ -29,6 +31,7 @@ from ganops.metrics.quality import Quality, class_coverage
 from ganops.metrics.separability import Separability, linear_separability
 
 __all__ = [
+    "FID",
     "KID",
     "PRDC",
     "BeganConvergence",
@@ -65,3 +68,11 @@ __all__ = [
     "precision_recall",
     "realness_gap",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "FID":  # imports torchmetrics where that is installed
+        from ganops.metrics.fid import FID
+
+        return FID
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

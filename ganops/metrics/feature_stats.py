@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from ganops.metrics import provenance, triangle
+from ganops.metrics.finite import check_finite
 from ganops.metrics.provenance import Provenance
 from ganops.ops import feature_stats_
 
 BLOCK = {"exact": 512, "fast": 1024}  # rows
+OUTLIVING = torch.inference_mode(mode=False)  # the state outlives an inference mode it is fed in
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -41,6 +43,7 @@ class FeatureStats:
     merged; reading `cov` with a block begun copies the square once.
     """
 
+    @OUTLIVING
     def __init__(
         self,
         dim: int,
@@ -76,6 +79,7 @@ class FeatureStats:
         """Rows so far; None after loading a file that does not say."""
         return None if self._merged is None else self._merged + self._held
 
+    @OUTLIVING
     def update(self, features: Tensor) -> None:
         """Adds rows (N, d), N >= 0, in float64, float32, bfloat16 or float16, from any device.
 
@@ -90,19 +94,18 @@ class FeatureStats:
             raise ValueError(
                 f"FeatureStats: expected features (N, {self.dim}), got {tuple(features.shape)}"
             )
-        # The state outlives an inference mode that features come from.
-        with torch.inference_mode(False), torch.no_grad():
-            _check_finite(features, n)
-            features = features.detach().to(self.device)
-            at = 0
-            while at < len(features):
-                taken = min(self.block - self._held, len(features) - at)
-                rows = features[at : at + taken]
-                if taken == self.block:
-                    self._add(rows)
-                else:
-                    self._hold(rows)
-                at += taken
+        features = features.detach()
+        check_finite(features, n)
+        features = features.to(self.device)
+        at = 0
+        while at < len(features):
+            taken = min(self.block - self._held, len(features) - at)
+            rows = features[at : at + taken]
+            if taken == self.block:
+                self._add(rows)
+            else:
+                self._hold(rows)
+            at += taken
 
     def _hold(self, rows: Tensor) -> None:
         wide = rows.dtype == torch.float64
@@ -170,6 +173,7 @@ class FeatureStats:
         """(d, d) float64, divided by n - 1; as `moments`."""
         return self.moments()[1]
 
+    @OUTLIVING
     def merge(self, other: FeatureStats) -> FeatureStats:
         """Adds the rows of another, which stays as it is. -> self
 
@@ -197,6 +201,7 @@ class FeatureStats:
             self._add(other._rows[: other._held].to(self.device))
         return self
 
+    @OUTLIVING
     def all_reduce(self, group: Any = None) -> FeatureStats:
         """Every rank's state becomes that of all ranks' rows; counts may differ or be 0. -> self
 
@@ -224,6 +229,13 @@ class FeatureStats:
         self._merged = int(total)
         return self
 
+    def to(self, device: torch.device | str) -> FeatureStats:
+        """Moves the state. -> self"""
+        for name in ("_mean", "_m2", "_rows"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
+    @OUTLIVING
     def copy(self) -> FeatureStats:
         """An independent one of the same state."""
         other = FeatureStats.__new__(FeatureStats)
@@ -268,8 +280,9 @@ class FeatureStats:
             "rows": self._rows[: self._held].clone(),
         }  # fmt: skip
 
+    @OUTLIVING
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where `state_dict` was taken. Raises ValueError if dim, mode or block differ."""
+        """Continues where `state_dict` was taken. ValueError if dim, mode or block differ."""
         for name in ("dim", "mode", "block"):
             mine, theirs = getattr(self, name), state[name]
             if mine != theirs:
@@ -281,22 +294,3 @@ class FeatureStats:
         self._rows = torch.empty(0, self.dim, device=self.device)
         if len(state["rows"]):
             self._hold(state["rows"].to(self.device))
-
-
-def _check_finite(features: Tensor, before: int) -> None:
-    """One sum finds whether to look; looking finds the row."""
-    wide = torch.float64 if features.dtype == torch.float64 else torch.float32
-    if bool(features.sum(dtype=wide).isfinite()):
-        return
-    bad = (~features.isfinite()).any(1).nonzero()
-    if len(bad):
-        row = int(bad[0])
-        raise ValueError(
-            f"FeatureStats: expected finite features, got {_first_bad(features[row])} in row {row} "
-            f"of this batch (row {before + row} of all); nothing of the batch was taken"
-        )
-
-
-def _first_bad(row: Tensor) -> str:
-    column = int((~row.isfinite()).nonzero()[0])
-    return f"{row[column].item()} at feature {column}"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ganops.metrics.factors import Factor, NuclearNorm, is_steep
+from ganops.metrics.factors import Factor, NuclearNorm, is_steep, is_upper, upper_times_lower
 from ganops.metrics.feature_stats import FeatureStats
 from ganops.metrics.provenance import Provenance
 
@@ -125,7 +125,7 @@ class _Gaussian:
     cov: Tensor | None = None
     root: Tensor | None = None
     n: int | None = None
-    origin: Provenance = Provenance()
+    origin: Provenance = field(default_factory=Provenance)
 
     def trace(self) -> Tensor:
         if self.cov is not None:
@@ -138,14 +138,13 @@ class _Gaussian:
         return self.root
 
     def to(self, device: torch.device) -> _Gaussian:
-        moved = (t if t is None else t.to(device) for t in (self.mean, self.cov, self.root))
-        return _Gaussian(*moved, self.n, self.origin)
+        cov, root = (None if t is None else t.to(device) for t in (self.cov, self.root))
+        return _Gaussian(self.mean.to(device), cov, root, self.n, self.origin)
 
     def same(self, other: _Gaussian) -> bool:
-        return torch.equal(self.mean, other.mean) and all(
-            x is not None and y is not None and torch.equal(x, y)
-            for x, y in ((self.cov, other.cov),)
-        )
+        if self.cov is None or other.cov is None:
+            return False
+        return torch.equal(self.mean, other.mean) and torch.equal(self.cov, other.cov)
 
 
 def _gaussian(given: Any) -> _Gaussian:
@@ -220,7 +219,9 @@ def _distance(a: _Gaussian, b: _Gaussian) -> Tensor:
     if not f.shape[0] or not g.shape[0]:  # a point has no cross term
         return traces
     steep = is_steep(f) or is_steep(g)
-    cross: Tensor = NuclearNorm.apply(f @ g.mT, float(traces.detach()), steep)
+    plain = f.requires_grad or g.requires_grad or not (is_upper(f) and is_upper(g))
+    product = f @ g.mT if plain else upper_times_lower(f, g)
+    cross: Tensor = NuclearNorm.apply(product, float(traces.detach()), steep)
     return (traces - 2.0 * cross).clamp_min(0.0)
 
 

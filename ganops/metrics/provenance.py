@@ -67,12 +67,15 @@ def read(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor, int | None, Prov
     """(mu, sigma, n, origin); n is None in other tools' files. Pickles are refused."""
     name = os.fspath(path)
     try:
-        with np.load(name, allow_pickle=False) as file:
+        loaded = np.load(name, allow_pickle=False)
+        if not hasattr(loaded, "files"):
+            raise ValueError("one array")
+        with loaded as file:
             found = {key: file[key] for key in file.files if key in ("mu", "sigma", "n", *NAMES)}
             keys = list(file.files)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{name}: expected an npz file of arrays, got {error}") from error
     if "mu" not in found or "sigma" not in found:
         raise ValueError(f"{name}: expected the keys mu and sigma, got {', '.join(keys) or 'none'}")

@@ -82,7 +82,7 @@ class Quality:
         """Numbers for a set of `count` uint8 images."""
         features = self.classifier.features(images)
         covered = class_coverage(self.classifier.probabilities(features))
-        distance = frechet_distance(self._reference, moments(features))
+        distance = float(frechet_distance(self._reference, moments(features)))
         return {f"quality/fd-{self.label}": distance, "quality/classes": float(covered)}
 
     def real_against_real(self) -> dict[str, float]:

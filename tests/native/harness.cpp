@@ -4,12 +4,15 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <vector>
 
 #include "ada/ada_math.h"
 #include "augment/augment_math.h"
 #include "bias_act/bias_act_math.h"
 #include "common/numeric.h"
 #include "consistency/consistency_math.h"
+#include "feature_stats/feature_stats_math.h"
+#include "feature_stats/feature_stats_tile.h"
 #include "gradient_penalty/gradient_penalty_math.h"
 #include "masked_slope/masked_slope_math.h"
 #include "norm/norm_math.h"
@@ -43,6 +46,24 @@ void bind_numeric(py::module_& m) {
         [](const Array<T>& x) { return map<T>(x, [](T v) { return expm1_negative(v); }); });
   m.def("log1p_", [](const Array<T>& x) { return map<T>(x, [](T v) { return log1p_(v); }); });
   m.def("tanh_", [](const Array<T>& x) { return map<T>(x, [](T v) { return tanh_(v); }); });
+}
+
+// Upper triangle of x'x, x (depth, d), d <= the tile's width, by one instruction set's tiles.
+template <class T>
+Array<double> tile_product(int kind, const Array<T>& x, int64_t depth, int64_t d) {
+  const Tile<T> tile = tile_of<T>(TileKind(kind));
+  std::vector<T> memory(depth * tile.width + 64 / sizeof(T));
+  T* packed = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
+  for (int64_t k = 0; k < depth; ++k) {
+    for (int64_t j = 0; j < d; ++j) packed[k * tile.width + j] = x.data()[k * d + j];
+  }
+  Array<double> c(d * d);
+  std::fill(c.mutable_data(), c.mutable_data() + d * d, 0.0);
+  for (int64_t i = 0; i < d; i += tile.rows) {
+    tile.run(depth, packed + i, packed, c.mutable_data() + i * d, d,
+             std::min<int64_t>(tile.rows, d - i), d, i);
+  }
+  return c;
 }
 
 // (f, f', f'') of activation A; (s, s') of its slope as a function of the output.
@@ -198,6 +219,12 @@ PYBIND11_MODULE(ganops_harness, m) {
     return py::make_tuple(wide.tap, wide.index, narrow.tap, narrow.index);
   });
   m.def("tap_count", &tap_count<int64_t>);
+
+  m.def("merge_step", &merge_step);
+  m.def("merge_spread", &merge_spread);
+  m.def("best_tile", [] { return int(best_tile()); });
+  m.def("tile_product", &tile_product<double>);
+  m.def("tile_product", &tile_product<float>);
 
   m.def("philox4x32",
         [](uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {

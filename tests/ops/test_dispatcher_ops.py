@@ -74,6 +74,8 @@ def arguments(op, make, device):
                         7, 8, 9) for policy in (AdaPolicy(), AdaPolicy.preset("ada-bgcfnc"))],
         "consistency": [(pairs, None, 0.5, False), (pairs, others, 1.5, True)],
         "consistency_grad": [(go, pairs, 0.5), (each, pairs, 1.5)],
+        "feature_stats": [(make(4, 5).to(device), w5, w5.outer(w5), count, fast)
+                          for count, fast in ((0, False), (7, True))],
         "norm_grad2": [
             (*grad2, rstd[:6], rstd[:6], w5, None, None, 5, 0, True),
             (*grad2, None, rstd[:2], b, third, third, 3, 1, True),

@@ -50,8 +50,8 @@ def feature_stats_(
     Example:
         >>> mean, m2 = torch.zeros(1).double(), torch.zeros(1, 1).double()
         >>> mean = feature_stats_(torch.tensor([[1.0], [3.0]]), mean, m2, 0)
-        >>> feature_stats_(torch.tensor([[8.0]]), mean, m2, 2).item(), m2.item()
-        (4.0, 26.0)
+        >>> feature_stats_(torch.tensor([[7.0], [9.0]]), mean, m2, 2).item(), m2.item()
+        (5.0, 40.0)
     """
     if rows.dtype not in _dispatch.FLOATING:
         raise TypeError(f"feature_stats_: expected floating rows, got {rows.dtype}")
