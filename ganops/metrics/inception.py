@@ -131,7 +131,8 @@ class InceptionFeatures(nn.Module):
 @contextlib.contextmanager
 def _in_full(device: torch.device) -> Iterator[None]:
     """No autocast, and no TensorFloat-32 in convolutions: cuDNN's default, a thousandth off."""
-    convolutions = (torch.backends.cudnn.conv, torch.backends.mkldnn.conv)  # type: ignore[attr-defined]
+    known: Any = torch.backends
+    convolutions = (known.cudnn.conv, known.mkldnn.conv)
     before = [each.fp32_precision for each in convolutions]
     try:
         for each in convolutions:
