@@ -24,8 +24,8 @@ class InceptionFeatures(nn.Module):
 
     ``InceptionFeatures()(images)`` are pool3's; `outputs` gives the logits too, with and without
     their bias. One fused pass resizes and normalises, batch norms are folded into the convolutions,
-    memory is channels_last; gradients, autocast and TensorFloat-32 are off while it runs. An image's
-    features do not depend on its batch (2e-5 of the largest).
+    memory is channels_last; gradients, autocast and TensorFloat-32 are off while it runs. Features
+    of an image do not depend on its batch (2e-5 of the largest).
 
     Args:
         weights: None: the published file, from torch.hub's cache folder, downloaded if it is not
@@ -131,7 +131,8 @@ class InceptionFeatures(nn.Module):
 @contextlib.contextmanager
 def _in_full(device: torch.device) -> Iterator[None]:
     """No autocast, and no TensorFloat-32 in convolutions: cuDNN's default, a thousandth off."""
-    convolutions = (torch.backends.cudnn.conv, torch.backends.mkldnn.conv)
+    known: Any = torch.backends
+    convolutions = (known.cudnn.conv, known.mkldnn.conv)
     before = [each.fp32_precision for each in convolutions]
     try:
         for each in convolutions:

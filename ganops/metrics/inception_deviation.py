@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -83,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     label = " (RANDOM WEIGHTS: says nothing of published numbers)" if "RANDOM" in plain.name else ""
     print(f"{variant.name}{', compiled' if given.compile else ''} on {given.device}{label}")
-    print(f"weights sha256 {plain.weights_sha256}, resize {plain.resize}, "
-          f"{len(images)} images {tuple(images.shape[1:])} of {given.data or 'smooth noise'}")  # fmt: skip
+    shown = f"{len(images)} images {tuple(images.shape[1:])} of {given.data or 'smooth noise'}"
+    print(f"weights sha256 {plain.weights_sha256}, resize {plain.resize}, {shown}")
     for name, value in deviation(plain(images).cpu(), variant(images).cpu()).items():
         print(f"  {value:12.4g}  {name}")
 
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _images(data: str | None, n: int, side: int) -> Tensor:
     if data is None:
         return smooth_noise(n, side)
-    source = open_data(data)
+    source: Any = open_data(data)
     if not hasattr(source, "read"):
         raise ValueError(f"--data: expected a set of known length, got {data!r}")
     images: Tensor = source.read(torch.arange(min(n, len(source))))

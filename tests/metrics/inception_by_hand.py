@@ -52,14 +52,13 @@ class ByHand:
         wide, tall = (0, 1), (1, 0)
         y = self.chain(x, b, ("branch3x3_1",))
         z = self.chain(x, b, ("branch3x3dbl_1",), ("branch3x3dbl_2", 1, 1))
-        pool = (
-            self.chain(F.max_pool2d(x, 3, 1, 1), b, ("branch_pool",))
-            if last
-            else self.average(x, b)
-        )
+        pool = self.average(x, b)
+        if last:  # looks like an error of that graph; numbers are published with it
+            pool = self.chain(F.max_pool2d(x, 3, 1, 1), b, ("branch_pool",))
         return torch.cat([
             self.chain(x, b, ("branch1x1",)),
-            self.chain(y, b, ("branch3x3_2a", 1, wide)), self.chain(y, b, ("branch3x3_2b", 1, tall)),
+            self.chain(y, b, ("branch3x3_2a", 1, wide)),
+            self.chain(y, b, ("branch3x3_2b", 1, tall)),
             self.chain(z, b, ("branch3x3dbl_3a", 1, wide)),
             self.chain(z, b, ("branch3x3dbl_3b", 1, tall)), pool,
         ], 1)  # fmt: skip

@@ -76,9 +76,9 @@ def test_bad_images_and_features():
     extractor = as_extractor(Means(), name="means", dim=4)
     with pytest.raises(ValueError, match=r"extractor means: expected features \(7, 4\), got"):
         extractor(images())
-    with pytest.raises(ValueError, match="expected features .*, got tuple"):
+    with pytest.raises(ValueError, match=r"expected features .*, got tuple"):
         as_extractor(lambda x: (x,), name="t", dim=4)(images())
-    with pytest.raises(TypeError, match="expected images as a uint8 tensor .* got torch.float32"):
+    with pytest.raises(TypeError, match=r"expected images as a uint8 tensor .* got torch.float32"):
         extractor(images().float())
     with pytest.raises(TypeError, match="got list"):
         extractor([images()])

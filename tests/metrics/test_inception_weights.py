@@ -125,7 +125,7 @@ def test_a_wrong_hash_leaves_nothing(server, path):
 def test_another_file_s_beginning_is_found_out(server, path):
     path.parent.mkdir()
     part_of(path).write_bytes(b"not this file")
-    with pytest.raises(ValueError, match="got .*damaged"):
+    with pytest.raises(ValueError, match=r"got .*damaged"):
         download(server.url, str(path), DIGEST)
     assert download(server.url, str(path), DIGEST) == DIGEST
 
@@ -145,11 +145,11 @@ def test_several_at_once_fetch_it_once(server, path):
 
 def test_no_server_says_what_to_do(server, path, monkeypatch):
     monkeypatch.setattr(downloads, "TIMEOUT", 2.0)
-    with pytest.raises(ConnectionError, match="404.*without a network, copy the file to"):
+    with pytest.raises(ConnectionError, match=r"404.*without a network, copy the file to"):
         download(server.url + "s", str(path), DIGEST)
     assert server.asked == []
     server.close()
-    with pytest.raises(ConnectionError, match="cannot download http://127.0.0.1"):
+    with pytest.raises(ConnectionError, match=r"cannot download http://127.0.0.1"):
         download(server.url, str(path), DIGEST)
     server.__init__()  # something for the fixture to close
 
@@ -202,7 +202,7 @@ def test_a_url_needs_a_hash(server, tmp_path, monkeypatch, file):
     server.content = file.read_bytes()
     digest = hashlib.sha256(server.content).hexdigest()
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(ValueError, match="expected a hash to check .* by: pass sha256="):
+    with pytest.raises(ValueError, match=r"expected a hash to check .* by: pass sha256="):
         load_weights(server.url)
     weights = load_weights(server.url, sha256=digest[:12])
     assert weights.name == f"inception-{digest[:8]}"

@@ -17,6 +17,7 @@
 #include "masked_slope/masked_slope_math.h"
 #include "norm/norm_math.h"
 #include "philox/philox_math.h"
+#include "resize/resize_math.h"
 #include "smooth/smooth_math.h"
 #include "spectral_norm/spectral_norm_math.h"
 #include "upfirdn2d/upfirdn2d_math.h"
@@ -225,6 +226,16 @@ PYBIND11_MODULE(ganops_harness, m) {
   m.def("best_tile", [] { return int(best_tile()); });
   m.def("tile_product", &tile_product<double>);
   m.def("tile_product", &tile_product<float>);
+  m.def("resize_lerp", &resize_lerp);
+  m.def("resize_sum", [](const Array<double>& weights, const Array<float>& pixels) {
+    double sum = 0.0;
+    for (int64_t k = 0; k < weights.size(); ++k) {
+      sum = resize_tap(sum, weights.data()[k], pixels.data()[k]);
+    }
+    return sum;
+  });
+  m.def("resize_clip", &resize_clip);
+  m.def("resize_normalise", &resize_normalise);
 
   m.def("philox4x32",
         [](uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {

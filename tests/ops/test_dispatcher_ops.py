@@ -11,6 +11,7 @@ import torch
 from ganops.ops.ada.fused import plan
 from ganops.ops.ada.policy import AdaPolicy
 from ganops.ops.bias_act import ACTIVATIONS
+from ganops.ops.resize import make_taps
 from ganops.ops.smooth.reference import VALUES
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +68,9 @@ def arguments(op, make, device):
     row = [1.0, 0.0, 1.0, 0.2, 0.7, 1.2, 0.0, 1.0, 1.0, 2.0, 0.1]  # of augment's parameters
     drawn = torch.tensor([row, row], device=device)
     image = x.detach()[:, :, None].requires_grad_()
+    bytes_ = (image.detach() * 30 + 100).to(torch.uint8)
+    axes = [[t for size, out in ((1, 4), (5, 3)) for t in make_taps(protocol, size, out, device)]
+            for protocol in ("tf", "clean")]  # fmt: skip
     return {
         "ada": ada,
         "ada_grad": ada,
@@ -99,6 +103,8 @@ def arguments(op, make, device):
         "gradient_penalty_grad2": [(v, go, x, norms, 1.0, True)],
         "masked_slope_value": [(x, code, 0.2, 1.3) for code in range(4)],
         "masked_slope": [(x, y.detach() > 0, 0.2), (x, y.detach() > 0, 0.0)],
+        "resize": [(bytes_, *axis, 128.0, 64.0, dtype, last)
+                   for axis in axes for dtype, last in ((0, True), (2, False))],
         "smooth_grad2": [(v, y, x, code, 1.3, 0.8) for code in range(len(VALUES))],
         "spectral_norm": [(*layers, 2 * dim, 1e-12, dim) for layers, dim in normed],
         "spectral_norm_grad": [(layers[0], *layers, norms[:1].repeat(2), dim)

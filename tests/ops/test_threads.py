@@ -86,6 +86,13 @@ def test_consistency(native, shape, reduction, dtype):
     assert_independent_of_threads(orders)
 
 
+@pytest.mark.parametrize("protocol", ["tf", "clean"])
+def test_resize(native, protocol):
+    x = torch.randint(0, 256, (3, 3, 40, 30), dtype=torch.uint8)
+    run = lambda: [ops.resize_normalize(x, protocol=protocol, impl=native)]  # noqa: E731
+    assert_independent_of_threads(run)
+
+
 def test_philox(native):
     draw = lambda: [ops.random_normal((200_003,), seed=1, offset=3, impl=native)]  # noqa: E731
     assert_independent_of_threads(draw)

@@ -33,6 +33,7 @@ from ganops.ops.consistency import triton_kernels as consistency  # noqa: E402
 from ganops.ops.gradient_penalty import triton_kernels as penalty  # noqa: E402
 from ganops.ops.masked_slope import triton_kernels as masked  # noqa: E402
 from ganops.ops.philox import triton_kernels as philox  # noqa: E402
+from ganops.ops.resize import triton_kernels as resize  # noqa: E402
 from ganops.ops.smooth import triton_kernels as smooth  # noqa: E402
 
 ARCHS = (80, 90, 100)
@@ -216,6 +217,17 @@ def philox_cases():
         )  # fmt: skip
 
 
+def resize_cases():
+    """Between pixels all in float; filters add up in double."""
+    ints = ["i32"] * 16
+    for name, weight, lerp in (("lerp", "*fp32", True), ("filter", "*fp64", False)):
+        yield f"resize-{name}", Case(
+            resize.resize_kernel,
+            ["*u8", "*i32", weight, "*i32", weight, "*fp32", *ints, "fp32", "fp32"],
+            {"LERP": lerp, "BLOCK": resize.BLOCK}, 0, fusion=False,
+        )  # fmt: skip
+
+
 FAMILIES = (bias_act_cases, consistency_cases, masked_cases, penalty_cases, smooth_cases)
 IN_DOUBLE = (
     "value-lrelu", "order2-swish", "grad2", "smooth-gelu_tanh", "masked-slope-False",
@@ -237,12 +249,16 @@ AUGMENT_CASES = [
     pytest.param("fp64" if "double" in name else "fp32", case, id=name)
     for name, case in augment_cases()
 ]
+RESIZE_CASES = [
+    pytest.param("fp32" if "lerp" in name else "fp64", case, id=name)
+    for name, case in resize_cases()
+]
 PHILOX_CASES = [pytest.param("fp32", case, id=name) for name, case in philox_cases()]
 
 
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize(
-    ("dtype", "case"), FLOAT_CASES + PHILOX_CASES + DOUBLE_CASES + AUGMENT_CASES
+    ("dtype", "case"), FLOAT_CASES + PHILOX_CASES + DOUBLE_CASES + AUGMENT_CASES + RESIZE_CASES
 )
 def test_fits_registers_without_spilling(dtype, case, arch, tmp_path):
     compiled = compile_for(arch, case.kernel, case.types, case.constants, case.fusion)
@@ -284,6 +300,15 @@ def test_philox_rounds_every_step(dtype, case, arch):
     if case.constants["KIND"] == 2:  # the search above must have had something to find
         assert compiled.count(r"^mul\S*\.f32") > 10
         assert compiled.count(r"^sqrt\.rn\.f32") >= 2
+
+
+@pytest.mark.parametrize(("dtype", "case"), RESIZE_CASES)
+def test_resize_rounds_every_step(dtype, case):
+    """Fused products and sums would be other bits; so would a quick division."""
+    compiled = compile_for(90, case.kernel, case.types, case.constants, case.fusion)
+    assert compiled.count(r"^fma|\.approx") == 0
+    assert compiled.count(r"^div\.rn\.f32") >= 1
+    assert (compiled.count(r"\.f64") > 0) == (dtype == "fp64")
 
 
 @pytest.mark.parametrize(("dtype", "case"), AUGMENT_CASES)
