@@ -42,6 +42,9 @@ def test_brute_force(n, splits) -> None:
 
 def test_closed_forms() -> None:
     assert inception_score(logits(1, 5).expand(20, 5), splits=2).value == pytest.approx(1.0)
+    for seed in range(20):  # never below, by rounding either
+        same = logits(1, 50, seed).expand(20, 50)
+        assert min(inception_score(same, splits=5).scores) >= 1.0
     hot = 80.0 * torch.eye(6).repeat(4, 1)
     assert inception_score(hot, splits=2).value == pytest.approx(6.0, rel=1e-12)
     a = torch.tensor([0.9, 0.1]).double().log()

@@ -43,6 +43,8 @@ def test_copies_near_copies_and_zeros() -> None:
     assert memorisation_distance(x, x[:20].clone()) == 0.0
     assert memorisation_distance(x, -3.0 * x[:20]) < 1e-15
     assert memorisation_distance(x * 1e-30, x[:20] * 1e30) < 1e-13
+    wide = x.double()
+    assert memorisation_distance(wide * 1e-200, wide[:20] * 1e200) < 1e-13
     v = torch.tensor([[1.0, 0.0]])
     for angle in (1e-3, 1e-6):  # 1 - cos would be lost to rounding
         turned = torch.tensor([[math.cos(angle), math.sin(angle)]], dtype=torch.float64)

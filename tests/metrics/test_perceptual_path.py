@@ -140,6 +140,15 @@ def test_both_ends_see_the_same_noise_and_global_generators_are_left_alone() -> 
     assert torch.equal(before, torch.get_rng_state())
     plain = perceptual_path_length(identity, squared, DIM, **OPTIONS)
     assert found.value == pytest.approx(plain.value, rel=1e-6)
+    scaled = []
+    for state in (3, 4):
+        torch.manual_seed(state)
+        scaled.append(
+            perceptual_path_length(
+                lambda z: z * torch.randn(len(z), DIM, dtype=z.dtype), squared, DIM, **OPTIONS
+            )
+        )
+    assert scaled[0] == scaled[1]
     other = perceptual_path_length(identity, squared, DIM, seed=1, **OPTIONS)
     assert other.value != plain.value
     assert perceptual_path_length(identity, squared, DIM, **OPTIONS) == plain
