@@ -103,6 +103,7 @@ def test_the_gradient_is_the_references(name, channels_last, dtype):
         layout = torch.channels_last if channels_last else torch.contiguous_format
         x = x.to(dtype).contiguous(memory_format=layout).requires_grad_()
         dy = torch.randn(12, channels, 9, width, dtype=torch.float64).to(dtype)
+        dy = dy.contiguous(memory_format=layout)
         grads = [
             torch.autograd.grad(run(x, policy), x, dy)[0].detach() for run in (native, reference)
         ]
