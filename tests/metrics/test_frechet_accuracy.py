@@ -143,6 +143,9 @@ def test_gradcheck_in_moments(rank):
 def test_gradcheck_in_features(n, m):
     x, y = normal(n, 6).requires_grad_(), normal(m, 6, seed=1).requires_grad_()
     assert torch.autograd.gradcheck(frechet_distance_from_features, (x, y))
+    (first,) = torch.autograd.grad(frechet_distance_from_features(x, y), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        torch.autograd.grad(first.sum(), y)
     x.grad = None
     frechet_distance_from_features(x, y.detach()).backward()
     step = x.detach() - 1e-4 * x.grad
