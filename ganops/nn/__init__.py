@@ -2,6 +2,7 @@
 
 from . import layers
 from .adaptive_augment import AdaptiveAugment
+from .bank import BankPart, DiscriminatorBank
 from .layers import *  # noqa: F403
 from .minibatch_stddev import MinibatchStdDev
 from .optimize import Report, optimize, report
@@ -9,6 +10,8 @@ from .spectral_norm import batch_spectral_norm
 
 __all__ = [
     "AdaptiveAugment",
+    "BankPart",
+    "DiscriminatorBank",
     "MinibatchStdDev",
     "Report",
     "batch_spectral_norm",

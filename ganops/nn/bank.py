@@ -65,6 +65,8 @@ class DiscriminatorBank(nn.Module):
         (torch.Size([3, 5]), torch.Size([3, 1, 2]))
     """
 
+    takes_a_batch_each = True  # what the penalties of ganops.ops ask
+
     def __init__(
         self,
         make_discriminator: Callable[[], nn.Module],
@@ -277,6 +279,7 @@ class BankPart:
 
     def __init__(self, bank: DiscriminatorBank, start: int, stop: int) -> None:
         self.bank, self.K = bank, stop - start
+        self.takes_a_batch_each = True
         self._start, self._stop = start, stop
 
     def __call__(self, x: Tensor, *, shared: bool = False) -> Tensor:

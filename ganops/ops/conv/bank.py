@@ -46,7 +46,9 @@ def convolve_bank(
     wide = groups == 1 and len(x) > 1 and x.stride(0) == 0  # reads the one batch once
     given, members = (x[0], 1) if wide else (joined(x), len(x))
     flat = None if b is None else b.reshape(-1)
-    y = conv2d(given, w.flatten(0, 1), flat, stride, padding, dilation, groups * members)
+    # Contiguous: channels innermost would lay out the images so as well, for slower kernels.
+    filters = w.flatten(0, 1).contiguous()
+    y = conv2d(given, filters, flat, stride, padding, dilation, groups * members)
     return apart(y, len(x))
 
 
@@ -108,7 +110,7 @@ class Windows:
         """Was this way measured faster than the grouped one? (benchmarks/bench_bank.py)"""
         down, right = self.sides(x[3:])
         return min(down, right) > 0 and x[1] > 0 and (
-            down * right == 1 or x[1] * down * right <= w[1]
+            down * right == 1 or x[1] * down * right <= 2 * w[1]
         )  # fmt: skip
 
     def sides(self, sides: Any) -> tuple[int, ...]:
