@@ -114,22 +114,25 @@ class DiscriminatorBank(nn.Module):
         """Stacked parameters and buffers by name."""
         return {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
-    def part(self, start: int, stop: int) -> BankPart:
-        """Discriminators start to stop - 1 as a function; see `BankPart`."""
+    def part(self, start: int, stop: int, *, trainable: bool = True) -> BankPart:
+        """Discriminators start to stop - 1 as a function; see `BankPart`. trainable=False: its
+        scores have no graph to parameters, as a generator's step wants it."""
         if not 0 <= start < stop <= self.K:
             raise ValueError(
                 f"DiscriminatorBank: expected a part within 0 and {self.K}, got {start} to {stop}"
             )
-        return BankPart(self, start, stop)
+        return BankPart(self, start, stop, trainable)
 
-    def parts(self, chunk: int | None) -> Iterator[tuple[slice, BankPart]]:
+    def parts(
+        self, chunk: int | None, *, trainable: bool = True
+    ) -> Iterator[tuple[slice, BankPart]]:
         """The bank in parts of `chunk` discriminators (the last may have fewer), with slices."""
         if chunk is not None and chunk < 1:
             raise ValueError(f"DiscriminatorBank: expected chunk of at least 1, got {chunk}")
         step = self.K if chunk is None else chunk
         for start in range(0, self.K, step):
             stop = min(start + step, self.K)
-            yield slice(start, stop), self.part(start, stop)
+            yield slice(start, stop), self.part(start, stop, trainable=trainable)
 
     def unbind(self, k: int) -> nn.Module:
         """Discriminator k as the factory makes it: a plain module with copies of its tensors."""
@@ -185,37 +188,39 @@ class DiscriminatorBank(nn.Module):
         if shared:
             if x.dim() == 0:
                 raise ValueError("DiscriminatorBank: expected x as (B, ...), got a single number")
-            x = x.expand(members, *x.shape)
+            batch = x.shape[:1]
         elif x.dim() < 2 or len(x) != members:
             raise ValueError(
                 f"DiscriminatorBank: expected x of shape ({members}, B, ...), a batch for each "
                 f"discriminator, got {tuple(x.shape)}; one batch for all takes shared=True"
             )
-        y = self._run(tensors, x)
+        else:
+            batch = x.shape[1:2]
+        y = self._run(tensors, x, shared)
         if not isinstance(y, Tensor):
             raise TypeError(
                 "DiscriminatorBank: expected discriminators to return a tensor, got "
                 f"{type(y).__name__}"
             )
-        if y.shape[:2] != x.shape[:2]:
+        if y.shape[1:2] != batch:
             raise ValueError(
-                f"DiscriminatorBank: expected scores of shape ({x.shape[1]}, ...) from each "
+                f"DiscriminatorBank: expected scores of shape ({batch[0]}, ...) from each "
                 f"discriminator, got {tuple(y.shape[1:])}"
             )
         return y.reshape(y.shape[:2]) if y[:1, :1].numel() == 1 else y
 
-    def _run(self, tensors: dict[str, Tensor], x: Tensor) -> Any:
+    def _run(self, tensors: dict[str, Tensor], x: Tensor, shared: bool) -> Any:
         if self.execution == "loop":
-            return self._looped(tensors, x)
+            return self._looped(tensors, x, shared)
         if self._proven:
-            return self._batched(tensors, x)
+            return self._batched(tensors, x, shared)
         # The first call tells whether torch can batch this code; what it moved must not move twice.
         buffers = {name: t.detach().clone() for name, t in self.named_buffers()}
         try:
             with warnings.catch_warnings():
                 # torch loops over what it has no rule for, with this warning.
                 warnings.filterwarnings("error", message="There is a performance drop")
-                y = self._batched(tensors, x)
+                y = self._batched(tensors, x, shared)
         except Exception as error:
             with torch.no_grad():
                 for name, t in self.named_buffers():
@@ -226,7 +231,7 @@ class DiscriminatorBank(nn.Module):
                     f"DiscriminatorBank: this discriminator cannot be batched ({why}); "
                     "execution='loop' runs one after the other"
                 ) from error
-            y = self._looped(tensors, x)  # raises by itself where the call was wrong
+            y = self._looped(tensors, x, shared)  # raises by itself where the call was wrong
             warnings.warn(
                 f"DiscriminatorBank: runs its {self.K} discriminators one after the other, as they "
                 f"cannot be batched: {why}",
@@ -237,14 +242,18 @@ class DiscriminatorBank(nn.Module):
         self._proven = True
         return y
 
-    def _batched(self, tensors: dict[str, Tensor], x: Tensor) -> Any:
+    def _batched(self, tensors: dict[str, Tensor], x: Tensor, shared: bool) -> Any:
         with ByRules():
-            return vmap(self._one(self._code[0]), randomness="different")(tensors, x)
+            run = vmap(self._one(self._code[0]), (0, None if shared else 0), randomness="different")
+            return run(tensors, x)
 
-    def _looped(self, tensors: dict[str, Tensor], x: Tensor) -> Any:
+    def _looped(self, tensors: dict[str, Tensor], x: Tensor, shared: bool) -> Any:
         one = self._one(self._synced())
-        members = range(len(x))
-        ys = [one({name: t[k] for name, t in tensors.items()}, x[k]) for k in members]
+        members = range(next((len(t) for t in tensors.values()), self.K))
+        ys = [
+            one({name: t[k] for name, t in tensors.items()}, x if shared else x[k])
+            for k in members
+        ]
         return torch.stack(ys) if isinstance(ys[0], Tensor) else ys[0]
 
     def _one(self, code: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Any]:
@@ -277,21 +286,20 @@ class BankPart:
     gradients are written into the bank's `.grad`, which this makes where there is none.
     """
 
-    def __init__(self, bank: DiscriminatorBank, start: int, stop: int) -> None:
+    def __init__(self, bank: DiscriminatorBank, start: int, stop: int, trainable: bool) -> None:
         self.bank, self.K = bank, stop - start
         self.takes_a_batch_each = True
-        self._start, self._stop = start, stop
+        self._start, self._stop, self._trainable = start, stop, trainable
 
     def __call__(self, x: Tensor, *, shared: bool = False) -> Tensor:
-        if self.K == self.bank.K:
-            return self.bank(x, shared=shared)  # type: ignore[no-any-return]
-        return self.bank._scores(self._leaves(), x, shared)
+        whole = self._trainable and self.K == self.bank.K
+        return self.bank._scores(self.bank.tensors() if whole else self._leaves(), x, shared)
 
     def _leaves(self) -> dict[str, Tensor]:
         leaves = {}
         for name, t in self.bank.tensors().items():
             leaf = t.detach()[self._start : self._stop]
-            if t.requires_grad and torch.is_grad_enabled():
+            if self._trainable and t.requires_grad and torch.is_grad_enabled():
                 leaf.requires_grad_()
                 if t.grad is None:
                     t.grad = torch.zeros_like(t)

@@ -6,6 +6,7 @@ import copy
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def put(module: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 def batchable(module: nn.Module) -> nn.Module:
     """Layers that would run by themselves, as what the bank's rules see. In place."""
-    stock: Any = type(_example())
+    stock, _ = _spectral_norms()
     for layer in module.modules():
         kind = type(layer)
         if parametrize.is_parametrized(layer):
@@ -85,9 +86,13 @@ def batchable(module: nn.Module) -> nn.Module:
     return module
 
 
-def _example() -> Any:
-    example: Any = parametrizations.spectral_norm(nn.Linear(1, 1))
-    return example.parametrizations.weight[0]
+@cache
+def _spectral_norms() -> tuple[type, type]:
+    """torch's parametrisation and its older hook: public by what they do, not by their names."""
+    with torch.random.fork_rng([]):
+        new: Any = parametrizations.spectral_norm(nn.Linear(1, 1))
+        (old,) = spectral_norm(nn.Linear(1, 1))._forward_pre_hooks.values()
+    return type(new.parametrizations.weight[0]), type(old)
 
 
 def _seeds(seed: int | Sequence[int] | None, count: int) -> list[int | None]:
@@ -142,8 +147,7 @@ def _refuse_shared(
 
 
 def _refuse_hidden_state(member: nn.Module) -> None:
-    stock = spectral_norm(nn.Linear(1, 1))
-    old: Any = {type(hook) for hook in stock._forward_pre_hooks.values()}
+    _, old = _spectral_norms()
     for name, layer in member.named_modules():
         for own, value in vars(layer).items():
             if isinstance(value, Tensor) and own not in layer.state_dict():
@@ -151,7 +155,7 @@ def _refuse_hidden_state(member: nn.Module) -> None:
                     "DiscriminatorBank: expected tensors as parameters or buffers, got one in the "
                     f"plain attribute {own} of {name or type(layer).__name__}"
                 )
-        if any(type(hook) in old for hook in layer._forward_pre_hooks.values()):
+        if any(type(hook) is old for hook in layer._forward_pre_hooks.values()):
             raise ValueError(
                 "DiscriminatorBank: expected torch.nn.utils.parametrizations.spectral_norm, got "
                 f"the older torch.nn.utils.spectral_norm on {name or 'the discriminator'}"

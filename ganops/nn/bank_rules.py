@@ -24,10 +24,13 @@ from ..ops.gradient_penalty import rerouting
 
 
 class Together(Function):
-    """run(*tensors), all of them with the members in front; outside of a bank there is no rule."""
+    """run(*tensors), all of them with the members in front; outside of a bank there is no rule.
+
+    one: may the first have a single member, where it is the same for all?
+    """
 
     @staticmethod
-    def forward(run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+    def forward(run: Callable[..., Tensor], one: bool, *tensors: Tensor | None) -> Tensor:
         raise RuntimeError(
             "DiscriminatorBank: a layer met tensors that belong to no member; use execution='loop'"
         )
@@ -42,17 +45,20 @@ class Together(Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[Any, ...], run: Callable[..., Tensor], *tensors: Tensor | None
-    ) -> tuple[Tensor, int]:
+        info: Any, in_dims: tuple[Any, ...], run: Callable[..., Tensor], one: bool,
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor, int]:  # fmt: skip
         def in_front(t: Tensor, dim: int | None) -> Tensor:
             return t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
 
-        given = [t if t is None else in_front(t, d) for t, d in zip(tensors, in_dims[1:])]
+        given = [t if t is None else in_front(t, d) for t, d in zip(tensors, in_dims[2:])]
+        if one and in_dims[2] is None and tensors[0] is not None:
+            given[0] = tensors[0].unsqueeze(0)
         return run(*given), 0
 
 
-def together(run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
-    y: Tensor = Together.apply(run, *tensors)
+def together(run: Callable[..., Tensor], *tensors: Tensor | None, one: bool = False) -> Tensor:
+    y: Tensor = Together.apply(run, one, *tensors)
     return y
 
 
@@ -69,7 +75,8 @@ def conv2d(
         input = F.pad(input, [n for t in reversed(total) for n in (t // 2, t - t // 2)])
     around = (0, 0) if isinstance(padding, str) else _pair(padding)
     numbers: Any = (_pair(stride), around, _pair(dilation), groups)
-    return _of_images(lambda x, w, b: convolve_bank(x, w, b, *numbers), input, weight, bias)
+    run = lambda x, w, b: convolve_bank(x, w, b, *numbers)  # noqa: E731
+    return _of_images(run, input, weight, bias, one=True)
 
 
 def conv_transpose2d(
@@ -84,9 +91,11 @@ def conv_transpose2d(
     return _of_images(run, input, weight, bias)
 
 
-def _of_images(run: Callable[..., Tensor], x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+def _of_images(
+    run: Callable[..., Tensor], x: Tensor, w: Tensor, b: Tensor | None, one: bool = False
+) -> Tensor:
     alone = x.dim() == 3
-    y = together(run, x.unsqueeze(0) if alone else x, w, b)
+    y = together(run, x.unsqueeze(0) if alone else x, w, b, one=one)
     return y.squeeze(0) if alone else y
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ._autograd import transformed
+
 __all__ = ["minibatch_stddev"]
 
 EPS = 1e-8
@@ -62,7 +64,8 @@ def minibatch_stddev(x: Tensor, group_size: int = 4, num_channels: int = 1) -> T
     maps = s.repeat(g, 1).reshape(n, num_channels, *[1] * (x.dim() - 2))
     maps = maps.expand(-1, -1, *x.shape[2:])
     last = torch.channels_last
-    if x.dim() == 4 and x.is_contiguous(memory_format=last) and not x.is_contiguous():
+    plain = x.dim() == 4 and not transformed()  # vmap cannot tell memory formats
+    if plain and x.is_contiguous(memory_format=last) and not x.is_contiguous():
         maps = maps.contiguous(memory_format=last)  # cat keeps the memory format that all have
     return torch.cat((x, maps), 1)
 

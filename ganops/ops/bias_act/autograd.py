@@ -25,16 +25,11 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .._autograd import (
-    empty_dense_like,
-    is_last_order,
-    kernel,
-    quick,
-    refuse,
-    refuse_nested_forward,
-    register,
-)
+    empty_dense_like, is_last_order, kernel, quick, refuse, refuse_nested_forward, register,
+)  # fmt: skip
 from .._input_pass import InputPass, Share
 from .._triton import deferred
+from .batching import batched
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,9 @@ class Spec:
 class BiasAct(Function):
     """y from (x, b)."""
 
-    generate_vmap_rule = True
+    @staticmethod
+    def vmap(*args: Any) -> tuple[Tensor, int]:
+        return batched(BiasAct.apply, *args)
 
     @staticmethod
     def forward(x: Tensor, b: Tensor | None, spec: Spec) -> Tensor:

@@ -33,23 +33,26 @@ def convolve_bank(
 ) -> Tensor:
     """y, (K, B, Cout, H', W'), with the derivatives of `conv2d`: of every order, none looping.
 
-    b: (K, Cout) or None; the numbers are those of one member. x may be one batch, expanded.
+    b: (K, Cout) or None; the numbers are those of one member. x may be (1, B, C, H, W), one batch
+    for all.
     """
     from . import conv2d  # this package's own, defined after this file is read
 
-    plain = groups == 1 and tuple(dilation) == (1, 1) and serves(x, w, b)
+    members = len(w)
+    wide = len(x) == 1 < members and groups == 1  # reads the one batch once
+    x = x if wide else x.expand(members, *x.shape[1:])
+    plain = not wide and groups == 1 and tuple(dilation) == (1, 1) and serves(x, w, b)
     product = Windows(tuple(stride), tuple(padding), tuple(w.shape[3:]))
     if plain and product.better(x.shape, w.shape) and _alike(x, w, b):
         near = w.permute(0, 1, 3, 4, 2).flatten(2)
         rows = convolve(x.permute(0, 1, 3, 4, 2), near, b, product)
         return rows.unflatten(1, (x.shape[1], *product.sides(x.shape[3:]))).permute(0, 1, 4, 2, 3)
-    wide = groups == 1 and len(x) > 1 and x.stride(0) == 0  # reads the one batch once
-    given, members = (x[0], 1) if wide else (joined(x), len(x))
+    given = x[0] if wide else joined(x)
     flat = None if b is None else b.reshape(-1)
     # Contiguous: channels innermost would lay out the images so as well, for slower kernels.
     filters = w.flatten(0, 1).contiguous()
-    y = conv2d(given, filters, flat, stride, padding, dilation, groups * members)
-    return apart(y, len(x))
+    y = conv2d(given, filters, flat, stride, padding, dilation, groups if wide else groups * members)
+    return apart(y, members)
 
 
 def joined(x: Tensor) -> Tensor:
