@@ -80,7 +80,7 @@ class DiscriminatorBank(nn.Module):
             raise TypeError(f"DiscriminatorBank: expected K as an int, got {K!r}")
         if K < 1:
             raise ValueError(f"DiscriminatorBank: expected K of at least 1, got {K}")
-        if not callable(make_discriminator):
+        if not callable(make_discriminator) or isinstance(make_discriminator, nn.Module):
             raise TypeError(
                 "DiscriminatorBank: expected make_discriminator as a function that returns a "
                 f"module, got {type(make_discriminator).__name__}"

@@ -149,17 +149,17 @@ def _refuse_shared(
 def _refuse_hidden_state(member: nn.Module) -> None:
     _, old = _spectral_norms()
     for name, layer in member.named_modules():
+        if any(type(hook) is old for hook in layer._forward_pre_hooks.values()):
+            raise ValueError(
+                "DiscriminatorBank: expected torch.nn.utils.parametrizations.spectral_norm, got "
+                f"the older torch.nn.utils.spectral_norm on {name or 'the discriminator'}"
+            )
         for own, value in vars(layer).items():
             if isinstance(value, Tensor) and own not in layer.state_dict():
                 raise ValueError(
                     "DiscriminatorBank: expected tensors as parameters or buffers, got one in the "
                     f"plain attribute {own} of {name or type(layer).__name__}"
                 )
-        if any(type(hook) is old for hook in layer._forward_pre_hooks.values()):
-            raise ValueError(
-                "DiscriminatorBank: expected torch.nn.utils.parametrizations.spectral_norm, got "
-                f"the older torch.nn.utils.spectral_norm on {name or 'the discriminator'}"
-            )
 
 
 def _refuse_difference(k: int, first: nn.Module, member: nn.Module) -> None:
