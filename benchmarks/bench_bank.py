@@ -101,10 +101,12 @@ class Setting:
             score, self.real, self.fake, alpha=self.alpha, per_discriminator=True
         )
 
-    def adam(self, which: str) -> Callable[[], None]:
+    def adam(self, which: str, *, fused: bool) -> Callable[[], None]:
         """Steps on gradients that stand: one optimiser of the bank, or one for each module."""
         groups = [self.bank] if which == "bank" else self.modules
-        optimizers = [torch.optim.Adam(m.parameters(), 1e-6, betas=(0.5, 0.999)) for m in groups]
+        optimizers = [
+            torch.optim.Adam(m.parameters(), 1e-6, betas=(0.5, 0.999), fused=fused) for m in groups
+        ]
         for module in groups:
             for p in module.parameters():
                 p.grad = torch.ones_like(p)
@@ -149,7 +151,7 @@ def _forward(setting: Setting) -> Callable[[], Any]:
 @pytest.mark.parametrize("penalty", [False, True], ids=["loss", "with penalty"])
 @sizes(tiny=["2x3x8x8"], default=["48x8x32x32"])
 def bench_bank(size: Size, base: int, penalty: bool, device: str, impl: str, bench: Bench) -> None:
-    """A discriminator step's backward: the loss on one batch, without and with WGAN-GP's penalty."""
+    """A discriminator's backward: the loss on one batch, without and with WGAN-GP's penalty."""
     members, batch, side, _ = size.shape
     setting = Setting(size, base, device)
     what = "loss and gradient penalty" if penalty else "loss"
@@ -167,8 +169,12 @@ def bench_bank_adam(size: Size, device: str, impl: str, bench: Bench) -> None:
         Case(
             op="discriminator_bank",
             row=f"K {size.shape[0]}, base 16, Adam step",
-            ours=setting.adam("bank"),
-            stock={"loop": setting.adam("loop")},
+            ours=setting.adam("bank", fused=True),
+            stock={
+                "loop": setting.adam("loop", fused=False),
+                "loop, fused": setting.adam("loop", fused=True),
+            },
+            peers={"bank, not fused": setting.adam("bank", fused=False)},
             floor=Floor.copy(7 * moved.nbytes, moved, device),
             nbytes=7 * moved.nbytes,
             flops=0,

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .nn import BankPart, DiscriminatorBank
+if TYPE_CHECKING:
+    from .nn import BankPart, DiscriminatorBank
 
 __all__ = [
     "NonSaturatingBank", "Wasserstein", "bank", "bank_d_backward", "bank_g_backward", "combine",
@@ -73,7 +74,7 @@ def combine(
 ) -> Tensor:
     r"""The generator's one loss of its K losses to a bank.
 
-    "mean": their average (the card). "softmax": sum_k w_k l_k with w = softmax(alpha l), a constant:
+    "mean": their average (the card). "softmax": sum_k w_k l_k, w = softmax(alpha l), a constant:
     the harder a discriminator is to fool, the more it counts (GMAN); "softmin": softmax(-alpha l).
     "hypervolume": -sum_k log(eta - l_k) with eta = slack max_k l_k, a constant, whose gradient has
     the weights 1 / (eta - l_k) (hGAN, Albuquerque et al. 2019, arXiv 1901.08680; the numbers of its
@@ -177,7 +178,5 @@ def bank_g_backward(
 
 def _each(values: Tensor) -> Tensor:
     if values.dim() < 2:
-        raise ValueError(
-            f"bank: expected logits of shape (K, B, ...), got {tuple(values.shape)}"
-        )
+        raise ValueError(f"bank: expected logits of shape (K, B, ...), got {tuple(values.shape)}")
     return values.flatten(1).mean(1)

@@ -251,8 +251,7 @@ class DiscriminatorBank(nn.Module):
         one = self._one(self._synced())
         members = range(next((len(t) for t in tensors.values()), self.K))
         ys = [
-            one({name: t[k] for name, t in tensors.items()}, x if shared else x[k])
-            for k in members
+            one({name: t[k] for name, t in tensors.items()}, x if shared else x[k]) for k in members
         ]
         return torch.stack(ys) if isinstance(ys[0], Tensor) else ys[0]
 

@@ -148,8 +148,8 @@ def group_norm(
     eps: float = 1e-5, *rest: Any, **named: Any,
 ) -> Tensor:  # fmt: skip
     def run(x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
-        flat = [None if v is None else v.reshape(-1) for v in (w, b)]
-        return apart(ops.group_norm(joined(x), num_groups * len(x), *flat, eps), len(x))
+        scale, shift = (None if v is None else v.reshape(-1) for v in (w, b))
+        return apart(ops.group_norm(joined(x), num_groups * len(x), scale, shift, eps), len(x))
 
     return together(run, input, weight, bias)
 

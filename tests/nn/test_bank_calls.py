@@ -102,6 +102,8 @@ def test_both_ways_are_chosen():
     same = Windows((2, 2), (1, 1), (4, 4))
     assert not same.better(first, torch.Size((48, 16, 1, 4, 4)))
     assert same.better(last, torch.Size((48, 128, 64, 4, 4)))
+    assert same.better(torch.Size((48, 8, 32, 8, 8)), torch.Size((48, 64, 32, 4, 4)))  # nearly ties
+    assert not same.better(torch.Size((48, 4, 64, 16, 16)), torch.Size((48, 128, 64, 4, 4)))
     assert Windows((1, 1), (0, 0), (2, 2)).better(torch.Size((48, 8, 128, 2, 2)),
                                                   torch.Size((48, 1, 128, 2, 2)))  # fmt: skip
 
@@ -115,7 +117,7 @@ class Branches(nn.Linear):
 
 def test_what_cannot_be_batched_is_refused_or_looped_with_one_warning():
     x = torch.randn(K, 4, 2)
-    with pytest.raises(RuntimeError, match="cannot be batched .*control flow.*execution='loop'"):
+    with pytest.raises(RuntimeError, match=r"cannot be batched .*control flow.*execution='loop'"):
         DiscriminatorBank(lambda: Branches(2, 1), K, seed=0, execution="batched")(x)
     bank = DiscriminatorBank(lambda: Branches(2, 1), K, seed=0)
     expected = torch.stack([bank.unbind(k)(x[k]).squeeze(1) for k in range(K)])
@@ -188,7 +190,8 @@ class Hidden(nn.Linear):
 
 
 def factory(*modules):
-    return lambda each=itertools.cycle(modules): next(each)()
+    each = itertools.cycle(modules)
+    return lambda: next(each)()
 
 
 @pytest.mark.parametrize(
@@ -249,7 +252,7 @@ def test_replaced_buffers_and_odd_scores_are_refused(how):
         DiscriminatorBank(Replaces, 2, execution=how)(torch.zeros(2, 4, 2))
     with pytest.raises(ValueError, match=r"scores of shape \(4, ...\)"):
         DiscriminatorBank(lambda: nn.Flatten(0), 2, execution=how)(torch.zeros(2, 4, 2))
-    with pytest.raises(ValueError, match="two different seeds|expected 2 seeds, got 1"):
+    with pytest.raises(ValueError, match="expected 2 seeds, got 1"):
         DiscriminatorBank(rp, 2, seed=[1])
     with pytest.raises(ValueError, match="execution 'auto', 'batched' or 'loop', got 'fast'"):
         DiscriminatorBank(rp, 2, execution="fast")

@@ -124,6 +124,27 @@ def test_a_step_on_one_shared_batch():
     close(z.grad, torch.autograd.grad(losses.bank.g(bank(z, shared=True)).mean(), z)[0], **TIGHT)
 
 
+def test_what_a_part_keeps_for_backward_is_linear_in_its_size():
+    bank = DiscriminatorBank(rp, 8, execution="batched")
+    x = images(0, 8)
+    bank(x)
+    own = {p.untyped_storage().data_ptr() for p in bank.parameters()}
+    kept = []
+    for count in (2, 4, 8):
+        storages = {}
+
+        def keep(t, storages=storages):
+            storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            scores = bank.part(0, count)(x[:count].clone())
+        kept.append(sum(n for where, n in storages.items() if where not in own))
+        del scores
+    assert kept[1] == 2 * kept[0]
+    assert kept[2] == 2 * kept[1]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

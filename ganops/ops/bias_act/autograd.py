@@ -25,7 +25,13 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .._autograd import (
-    empty_dense_like, is_last_order, kernel, quick, refuse, refuse_nested_forward, register,
+    empty_dense_like,
+    is_last_order,
+    kernel,
+    quick,
+    refuse,
+    refuse_nested_forward,
+    register,
 )  # fmt: skip
 from .._input_pass import InputPass, Share
 from .._triton import deferred

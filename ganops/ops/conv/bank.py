@@ -2,9 +2,9 @@
 
 Two ways to run the same numbers, neither with a loop over K. One grouped convolution of K groups is
 the vendor's best where images are large; where a batch has fewer pixels than a layer has outputs,
-the weights are most of what moves, and the vendor's grouped kernels fall far behind a batched matrix
-product over unfolded windows (docs/bank.md has the table). `ganops.nn.DiscriminatorBank` keeps
-weights with channels innermost, so that the product reads them where they lie.
+the weights are most of what moves, and the vendor's grouped kernels fall far behind a batched
+matrix product over unfolded windows (docs/bank.md has the table). `ganops.nn.DiscriminatorBank`
+keeps weights with channels innermost, so that the product reads them where they lie.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from .._twins import Like, serves
 from .taps import convolve
 
 __all__ = ["convolve_bank"]
+
+FEW = 2**23  # numbers of unfolded windows up to which the product wins where it nearly ties
 
 
 def convolve_bank(
@@ -51,7 +53,9 @@ def convolve_bank(
     flat = None if b is None else b.reshape(-1)
     # Contiguous: channels innermost would lay out the images so as well, for slower kernels.
     filters = w.flatten(0, 1).contiguous()
-    y = conv2d(given, filters, flat, stride, padding, dilation, groups if wide else groups * members)
+    y = conv2d(
+        given, filters, flat, stride, padding, dilation, groups if wide else groups * members
+    )
     return apart(y, members)
 
 
@@ -112,9 +116,11 @@ class Windows:
     def better(self, x: torch.Size, w: torch.Size) -> bool:
         """Was this way measured faster than the grouped one? (benchmarks/bench_bank.py)"""
         down, right = self.sides(x[3:])
-        return min(down, right) > 0 and x[1] > 0 and (
-            down * right == 1 or x[1] * down * right <= 2 * w[1]
-        )  # fmt: skip
+        if min(down, right) <= 0 or x[1] == 0:
+            return False
+        pixels = x[1] * down * right
+        unfolded = w[0] * pixels * w[2:].numel()
+        return down * right == 1 or pixels <= w[1] or (pixels <= 2 * w[1] and unfolded <= FEW)
 
     def sides(self, sides: Any) -> tuple[int, ...]:
         numbers = zip(sides, self.padding, self.kernel, self.stride)
