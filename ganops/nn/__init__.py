@@ -2,7 +2,8 @@
 
 from . import layers
 from .adaptive_augment import AdaptiveAugment
-from .bank import BankPart, DiscriminatorBank
+from .bank import DiscriminatorBank
+from .bank_part import BankPart
 from .layers import *  # noqa: F403
 from .minibatch_stddev import MinibatchStdDev
 from .optimize import Report, optimize, report
