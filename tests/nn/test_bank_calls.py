@@ -256,3 +256,16 @@ def test_replaced_buffers_and_odd_scores_are_refused(how):
         DiscriminatorBank(rp, 2, seed=[1])
     with pytest.raises(ValueError, match="execution 'auto', 'batched' or 'loop', got 'fast'"):
         DiscriminatorBank(rp, 2, execution="fast")
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0), (2, 1), (1, None), (None, 0)])
+def test_bias_act_of_members_with_and_without_a_bias_each(in_dims):
+    shapes = [[4, 3, 5], [3]]  # without the members
+    given = [torch.randn(s if d is None else [*s[:d], K, *s[d:]]) for s, d in zip(shapes, in_dims)]
+
+    def one(x, b):
+        return ops.bias_act(x, b, act="swish")
+
+    alone = [[t if d is None else t.select(d, k) for t, d in zip(given, in_dims)] for k in range(K)]
+    expected = torch.stack([one(*pair) for pair in alone])
+    torch.testing.assert_close(torch.func.vmap(one, in_dims)(*given), expected)
