@@ -269,3 +269,11 @@ def test_bias_act_of_members_with_and_without_a_bias_each(in_dims):
     alone = [[t if d is None else t.select(d, k) for t, d in zip(given, in_dims)] for k in range(K)]
     expected = torch.stack([one(*pair) for pair in alone])
     torch.testing.assert_close(torch.func.vmap(one, in_dims)(*given), expected)
+
+
+def test_training_flags_follow_the_bank():
+    bank = DiscriminatorBank(lambda: nn.Sequential(nn.Dropout(0.5)), 2, execution="loop").eval()
+    assert not any(m.training for m in bank.unbind(0).modules())
+    x = torch.ones(2, 3, 4)
+    assert torch.equal(bank(x), x)
+    assert all(m.training for m in bank.train().unbind(0).modules())
