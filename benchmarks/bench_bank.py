@@ -85,8 +85,9 @@ class Setting:
                 losses = losses + 10 * penalty(score)
             grads = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
             step = len(grads) // self.members
-            first = torch.stack(grads[::step]) if which == "loop" else grads[0]  # type: ignore[arg-type]
-            return [losses, first]
+            if which != "loop":
+                return [losses, grads[0]]
+            return [losses, torch.stack([g for g in grads[::step] if g is not None])]
 
         return run
 

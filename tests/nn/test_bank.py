@@ -89,7 +89,8 @@ def test_training_steps_with_penalties_are_those_of_separate_modules(pair):
             apart_ = [o.state[list(m.parameters())[i]][key] for o, m in zip(theirs, members)]
             close(state[key], torch.stack(apart_), rtol=1e-6, atol=1e-10)
     for name, t in bank.state_dict().items():
-        close(t, stacked(members, lambda m: m.state_dict()[name]), rtol=1e-6, atol=1e-8)  # noqa: B023
+        theirs_ = stacked(members, lambda m: m.state_dict()[name])  # noqa: B023
+        close(t, theirs_, rtol=1e-6, atol=1e-8)
 
 
 def test_evaluation(pair):
@@ -154,7 +155,8 @@ def test_penalties_are_k_separate_penalties(engine):
         (b @ w).backward()
     for name, p in bank.named_parameters():
         if p.grad is not None:
-            close(p.grad, stacked(members, lambda m: m.get_parameter(name).grad), **TIGHT)  # noqa: B023
+            grads = stacked(members, lambda m: m.get_parameter(name).grad)  # noqa: B023
+            close(p.grad, grads, **TIGHT)
     assert bank.get_parameter("0.weight").grad is not None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +9,12 @@ from torch import Tensor
 
 
 def batched(
-    apply: Callable[..., Tensor], info: Any, in_dims: tuple[Any, ...], x: Tensor, b: Any, spec: Any
+    info: Any, in_dims: tuple[Any, ...], x: Tensor, b: Any, spec: Any
 ) -> tuple[Tensor, int]:
     """The members in front where they share the bias; beside the channels where each has its."""
+    from .autograd import BiasAct  # which has this as its rule
+
+    apply: Any = BiasAct.apply
     size, (dim, of_bias, _) = info.batch_size, in_dims
     x = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
     if b is None or of_bias is None:
