@@ -2,6 +2,8 @@
 
 from . import layers
 from .adaptive_augment import AdaptiveAugment
+from .bank import DiscriminatorBank
+from .bank_part import BankPart
 from .layers import *  # noqa: F403
 from .minibatch_stddev import MinibatchStdDev
 from .optimize import Report, optimize, report
@@ -9,6 +11,8 @@ from .spectral_norm import batch_spectral_norm
 
 __all__ = [
     "AdaptiveAugment",
+    "BankPart",
+    "DiscriminatorBank",
     "MinibatchStdDev",
     "Report",
     "batch_spectral_norm",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import whole
+from ._autograd import transformed
 
 __all__ = ["minibatch_stddev"]
 
@@ -65,7 +66,9 @@ def minibatch_stddev(x: Tensor, group_size: int = 4, num_channels: int = 1) -> T
     maps = s.repeat(g, 1).reshape(n, num_channels, *[1] * (x.dim() - 2))
     maps = maps.expand(-1, -1, *x.shape[2:])
     last = torch.channels_last
-    if x.dim() == 4 and x.is_contiguous(memory_format=last) and not x.is_contiguous():
+    told = torch.compiler.is_compiling() or not transformed()  # vmap cannot tell memory formats
+    plain = x.dim() == 4 and told
+    if plain and x.is_contiguous(memory_format=last) and not x.is_contiguous():
         maps = maps.contiguous(memory_format=last)  # cat keeps the memory format that all have
     return torch.cat((x, maps), 1)
 

@@ -32,9 +32,10 @@ from .._autograd import (
     refuse,
     refuse_nested_forward,
     register,
-)
+)  # fmt: skip
 from .._input_pass import InputPass, Share
 from .._triton import deferred
+from .batching import batched
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,11 @@ class Spec:
 class BiasAct(Function):
     """y from (x, b)."""
 
-    generate_vmap_rule = True
+    vmap = staticmethod(batched)
 
     @staticmethod
     def forward(x: Tensor, b: Tensor | None, spec: Spec) -> Tensor:
-        y: Tensor = kernel("bias_act", spec.impl)(x, b, *spec.numbers)
-        return y
+        return kernel("bias_act", spec.impl)(x, b, *spec.numbers)  # type: ignore[no-any-return]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

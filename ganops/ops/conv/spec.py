@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from .._twins import Like, autocast_casts
 from . import small_output, sub_pixel
+
+if TYPE_CHECKING:
+    from .bank import Windows
 
 aten = torch.ops.aten
 
@@ -112,4 +115,4 @@ class LinearSpec:
         return dy if dy.dim() == 2 else dy.flatten(1, -2).sum(1)
 
 
-AnySpec = Spec | LinearSpec
+AnySpec: TypeAlias = "Spec | LinearSpec | Windows"

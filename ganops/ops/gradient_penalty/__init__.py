@@ -17,7 +17,7 @@ from ..philox import random_uniform, seed_from
 from .critic import Critic, differentiable_leaf
 from .dragan import dragan_penalty
 from .path_length import path_length_penalty
-from .reduction import penalty_and_gradient, penalty_from_gradient
+from .reduction import penalty_and_gradient, penalty_from_gradient, reduced
 from .shared_delta import loss_and_r1
 from .wgan_gp import wgan_gp_loss
 from .zero_centered import r1_penalty, r2_penalty
@@ -94,6 +94,7 @@ def gradient_penalty(
     critic_args: tuple[Any, ...] = (),
     critic_kwargs: dict[str, Any] | None = None,
     engine: str = "auto",
+    per_discriminator: bool = False,
 ) -> Tensor:
     r"""WGAN-GP's penalty: E (|grad D(x_hat)|_2 - center)^2 at random points between the batches.
 
@@ -124,9 +125,13 @@ def gradient_penalty(
             the call, and refuses critics that set such hooks (activation checkpointing): those need
             "autograd". Parameters that the penalty does not depend on, such as biases before
             piecewise linear activations, get no gradient from it, where stock PyTorch sends zeros.
+        per_discriminator: of K discriminators (`ganops.nn.DiscriminatorBank`), each has its own
+            penalty at its own images: real and fake are (K, B, ...), alpha (K, B), scores
+            (K, B, ...). False: scores may be (K, B) of one batch (B, ...), and the gradient is that
+            of their sum over K.
 
     Returns:
-        A scalar with a graph to the critic's parameters.
+        A scalar with a graph to the critic's parameters; with per_discriminator (K,).
 
     Raises:
         ValueError: shapes that differ, an unknown engine, an output that is no (B, ...) tensor or
@@ -144,10 +149,34 @@ def gradient_penalty(
         >>> gradient_penalty(critic, torch.ones(8, 2), torch.zeros(8, 2)).item()
         16.0
     """
-    called = Critic("gradient_penalty", critic, output, critic_args, critic_kwargs, engine)
-    points = interpolate(real, fake, generator=generator, alpha=alpha)
+    called = Critic("gradient_penalty", critic, output, critic_args, critic_kwargs, engine,
+                    per_discriminator=per_discriminator)  # fmt: skip
+    if per_discriminator:
+        points = _points_of_each(real, fake, generator, alpha)
+    else:
+        points = interpolate(real, fake, generator=generator, alpha=alpha)
     grad = called.input_gradient(points)
-    return penalty_from_gradient(grad, center=center, one_sided=one_sided)
+    return reduced(called, grad, center=center, one_sided=one_sided)
+
+
+def _points_of_each(
+    real: Tensor, fake: Tensor, generator: torch.Generator | None, alpha: Tensor | None
+) -> Tensor:
+    """`interpolate` of (K, B, ...), one alpha for each discriminator and sample."""
+    _check_pair(real, fake)
+    if real.dim() < 2 or real.shape[1] == 0:
+        raise ValueError(
+            f"gradient_penalty: expected images of shape (K, B, ...), got {tuple(real.shape)}"
+        )
+    if isinstance(alpha, Tensor):
+        if alpha.shape != real.shape[:2]:
+            raise ValueError(
+                f"gradient_penalty: expected alpha of shape {tuple(real.shape[:2])}, one weight "
+                f"per discriminator and sample, got {tuple(alpha.shape)}"
+            )
+        alpha = alpha.flatten()
+    rows = interpolate(real.flatten(0, 1), fake.flatten(0, 1), generator=generator, alpha=alpha)
+    return differentiable_leaf(rows.detach().unflatten(0, real.shape[:2]))
 
 
 def _check_pair(real: Tensor, fake: Tensor) -> None:

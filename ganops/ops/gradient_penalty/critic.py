@@ -36,8 +36,18 @@ class Critic:
     engines: tuple[str, ...] = ENGINES
     noun: str = "critic"
     own_x: bool = True
+    per_discriminator: bool | None = None  # None: a penalty that knows one discriminator alone
 
     def __post_init__(self) -> None:
+        shared = bool(self.per_discriminator is False and (self.kwargs or {}).get("shared"))
+        each = getattr(self.call, "takes_a_batch_each", False)
+        if each and not shared and not self.per_discriminator:
+            raise ValueError(
+                f"{self.name}: expected one batch for one critic, got a bank, which takes a batch "
+                "for each of its discriminators: gradient_penalty, r1_penalty and r2_penalty serve "
+                "it with per_discriminator=True, or with critic_kwargs={'shared': True} for one "
+                "batch of all"
+            )
         if self.engine not in self.engines:
             first, *others = map(repr, self.engines)
             raise ValueError(
@@ -65,7 +75,13 @@ class Critic:
             )
         if out.is_complex():
             raise TypeError(f"{self.name}: expected real scores, got {out.dtype}; use output=")
-        if out.dim() == 0 or out.shape[0] != x.shape[0]:
+        if self.per_discriminator and out.shape[:2] != x.shape[:2]:
+            raise ValueError(
+                f"{self.name}: expected scores of shape {tuple(x.shape[:2])}, one row per "
+                f"discriminator and sample, got {tuple(out.shape)}"
+            )
+        of_bank = self.per_discriminator is False and out.dim() > 1 and len(x) == out.shape[1]
+        if not of_bank and (out.dim() == 0 or out.shape[0] != x.shape[0]):
             raise ValueError(
                 f"{self.name}: expected scores of shape ({x.shape[0]}, ...), one row per sample, "
                 f"got {tuple(out.shape)}"

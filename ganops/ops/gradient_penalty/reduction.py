@@ -10,6 +10,7 @@ from .._arguments import number, switch
 from .._autograd import differentiable
 from . import reference
 from .autograd import Penalty, PenaltyFused, Spec
+from .critic import Critic
 
 __all__ = ["penalty_and_gradient", "penalty_from_gradient"]
 
@@ -122,6 +123,15 @@ def penalty_and_gradient(
         else:
             value, gradient = PenaltyFused.apply(grad, Spec(impl, center, one_sided), scale)
     return value, gradient
+
+
+def reduced(critic: Critic, grad: Tensor, *, center: float, one_sided: bool) -> Tensor:
+    """The penalty of one critic, or (K,), each of a bank's discriminators' own mean."""
+    if not critic.per_discriminator:
+        return penalty_from_gradient(grad, center=center, one_sided=one_sided)
+    _check_gradient(critic.name, grad, center, one_sided)
+    rows = reference.by_sample(grad.flatten(0, 1), float(center), bool(one_sided))
+    return rows.unflatten(0, grad.shape[:2]).mean(1)
 
 
 def _check_gradient(op: str, grad: Tensor, center: float, one_sided: bool) -> None:

@@ -15,10 +15,15 @@ def penalty_from_gradient(grad: Tensor, center: float, one_sided: bool) -> Tenso
     A sample whose gradient is exactly zero has no direction to move in: its penalty is center^2
     and its derivative of every order 0 (center = 0: the smooth |g|^2, derivatives as usual).
     """
+    return by_sample(grad, center, one_sided).mean()
+
+
+def by_sample(grad: Tensor, center: float, one_sided: bool) -> Tensor:
+    """(B,), what the mean is taken of."""
     g = _rows(grad)
     if center == 0:
-        return g.square().sum(1).mean()
-    return _distance(*_norms(g)[:2], center, one_sided).square().mean()
+        return g.square().sum(1)
+    return _distance(*_norms(g)[:2], center, one_sided).square()
 
 
 def penalty_and_gradient(

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .critic import Critic, leaf
-from .reduction import penalty_from_gradient
+from .reduction import reduced
 
 __all__ = ["r1_penalty", "r2_penalty"]
 
@@ -21,6 +21,7 @@ def r1_penalty(
     critic_args: tuple[Any, ...] = (),
     critic_kwargs: dict[str, Any] | None = None,
     engine: str = "auto",
+    per_discriminator: bool = False,
 ) -> Tensor:
     r"""R1: half the mean squared norm of the critic's gradient at real samples.
 
@@ -35,12 +36,13 @@ def r1_penalty(
     weight. The sum runs over pixels, the mean over samples.
 
     Args:
-        critic, output, critic_args, critic_kwargs, engine: as in `gradient_penalty`.
+        critic, output, critic_args, critic_kwargs, engine, per_discriminator: as in
+            `gradient_penalty`.
         real: (B, ...) float images, B >= 1. Detached: for R1 through an augmentation, call the
             augmentation in the critic.
 
     Returns:
-        A scalar with a graph to the critic's parameters.
+        A scalar, or (K,) of a bank, with a graph to the critic's parameters.
 
     Raises:
         ValueError, TypeError, RuntimeError: as `gradient_penalty`.
@@ -54,7 +56,8 @@ def r1_penalty(
         >>> r1_penalty(critic, torch.zeros(8, 2)).item()
         12.5
     """
-    called = Critic("r1_penalty", critic, output, critic_args, critic_kwargs, engine)
+    called = Critic("r1_penalty", critic, output, critic_args, critic_kwargs, engine,
+                    per_discriminator=per_discriminator)  # fmt: skip
     return _half_squared_norm(called, leaf("r1_penalty", "real", real))
 
 
@@ -66,13 +69,14 @@ def r2_penalty(
     critic_args: tuple[Any, ...] = (),
     critic_kwargs: dict[str, Any] | None = None,
     engine: str = "auto",
+    per_discriminator: bool = False,
 ) -> Tensor:
     """R2: E |grad D(G(z))|_2^2 / 2, `r1_penalty` at fake samples.
 
     Args:
         critic: any callable on (B, ...) images.
         fake: (B, ...) generated images; they need no graph and get none.
-        output, critic_args, critic_kwargs, engine: as in `gradient_penalty`.
+        output, critic_args, critic_kwargs, engine, per_discriminator: as in `gradient_penalty`.
 
     Returns:
         A scalar with a graph to the critic's parameters; the caller multiplies by gamma.
@@ -82,9 +86,10 @@ def r2_penalty(
 
     Source: Mescheder et al. 2018, arXiv 1801.04406; card gradient_penalties_r1_r2.
     """
-    called = Critic("r2_penalty", critic, output, critic_args, critic_kwargs, engine)
+    called = Critic("r2_penalty", critic, output, critic_args, critic_kwargs, engine,
+                    per_discriminator=per_discriminator)  # fmt: skip
     return _half_squared_norm(called, leaf("r2_penalty", "fake", fake))
 
 
 def _half_squared_norm(critic: Critic, x: Tensor) -> Tensor:
-    return penalty_from_gradient(critic.input_gradient(x), center=0.0) / 2
+    return reduced(critic, critic.input_gradient(x), center=0.0, one_sided=False) / 2

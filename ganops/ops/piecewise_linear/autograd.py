@@ -88,7 +88,9 @@ _SLOPES: dict[str, Callable[..., Tensor]] = {
 class Activation(Function):
     """y = f(x), elementwise."""
 
-    generate_vmap_rule = True
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, spec: Spec) -> tuple[Tensor, Any]:
+        return Activation.apply(x, spec), in_dims[0]
 
     @staticmethod
     def forward(x: Tensor, spec: Spec) -> Tensor:
@@ -122,9 +124,7 @@ class Activation(Function):
 
 @quick
 class InPlace(Activation):
-    """x = f(x). vmap generates no rule for functions in place; an elementwise one needs none."""
-
-    generate_vmap_rule = False
+    """x = f(x)."""
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, spec: Spec) -> tuple[Tensor, Any]:
@@ -134,8 +134,6 @@ class InPlace(Activation):
 @quick
 class MaskedInPlace(Activation):
     """x = f(x), of which the slope's mask alone is kept; out of place it is `masked_slope`'s."""
-
-    generate_vmap_rule = False
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
