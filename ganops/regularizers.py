@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["BCR", "CR", "GP", "ICR", "ZCR", "Regularizer", "ZCRGenerator"]
 
 
+_KINDS = {float: "a number", int: "a whole number", bool: "True or False", str: "a string"}
+
+
 class Batch(Protocol):
     """The part of a phase's batch that the regularisers here read."""
 
@@ -46,6 +49,12 @@ class Regularizer:
         Regularizer.known[cls.tag] = cls
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # what YAML could not give back is refused here
+            value, kind = getattr(self, field.name), type(field.default)
+            takes = (int, float) if kind is float else kind
+            wrong_bool = isinstance(value, bool) and kind is not bool
+            if kind in _KINDS and (wrong_bool or not isinstance(value, takes)):
+                raise TypeError(f"{field.name} must be {_KINDS[kind]}, got {value!r}")
         self._check_weights("weight")
         if self.interval < 1:
             raise ValueError(f"interval must be >= 1, got {self.interval!r}")

@@ -26,7 +26,8 @@ struct Task {
 // Calls f(sample, first row, last row) for bands of rows, on all threads.
 template <class F>
 void for_bands(const Task& t, const F& f) {
-  const int64_t width = std::max<int64_t>(t.row() * t.planes(), 1);
+  const int64_t width = t.row() * t.planes();
+  if (width == 0) return;
   const int64_t rows = std::max<int64_t>(1, kBandElements / width);
   const int64_t bands = ceil_div(t.shape.height, rows);
   parallel_units(t.shape.batch * bands, rows * width, [&](int64_t first, int64_t last) {

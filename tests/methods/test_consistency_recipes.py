@@ -156,6 +156,22 @@ def test_bad_settings(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"policy": ops.AugmentPolicy()}, r"policy must be a string, got AugmentPolicy\("),
+        ({"weight": "a"}, "weight must be a number, got 'a'"),
+        ({"weight": True}, "weight must be a number, got True"),
+        ({"interval": 1.5}, "interval must be a whole number, got 1.5"),
+        ({"joint": "no"}, "joint must be True or False, got 'no'"),
+    ],
+)
+def test_settings_that_no_file_could_hold(settings, message):
+    """A run with them could be started and not resumed."""
+    with pytest.raises(TypeError, match=message):
+        reg.CR(**settings)
+
+
 def test_a_resumed_run_is_the_run(tmp_path):
     small = {"generator.width": 4, "critic.width": 4, "critic.hidden": 8, "generator.z_dim": 8}
     made = recipe("wgan-gp").replace(n_critic=1, **small) + reg.ICR() + reg.ZCRGenerator()

@@ -225,3 +225,16 @@ def test_torch_compile(native, op):
     with pytest.raises(Exception, match=r"drawn inside torch\.compile"):
         torch.compile(lambda x: op(x, "cr"), fullgraph=True, backend="aot_eager")(x)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 0), (2, 3, 0, 4), (0, 3, 4, 4)])
+def test_images_without_pixels_have_gradients_without_elements(backend, shape):
+    """(Native: a row's share of a block was a division by no columns, the end of the process.)"""
+    for memory in (torch.contiguous_format, torch.channels_last):
+        x = torch.zeros(shape, device=backend.device).contiguous(memory_format=memory)
+        x.requires_grad_()
+        policy = AugmentPolicy(shift=0.0, contrast=0.5, saturation=0.5)
+        y = ops.consistency_pair(x, policy, seed=1, impl=backend.impl)
+        assert y.shape == (2 * shape[0], *shape[1:])
+        (g,) = torch.autograd.grad(y.sum(), x)
+        assert g.shape == x.shape
