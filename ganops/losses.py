@@ -125,6 +125,7 @@ def bank_d_backward(
 
     Returns:
         (K,) losses, penalties included, without a graph. Gradients are added to the parameters'.
+        Of a `nn.ShardedBank`, which takes its own members' images, the losses are those of all K.
     """
     fake, real = fake.detach(), real.detach()
     found = []
@@ -135,13 +136,14 @@ def bank_d_backward(
             losses = losses + penalty(part, x, y)
         losses.sum().backward()
         found.append(losses.detach())
-    return torch.cat(found)
+    return discriminators.of_all(torch.cat(found))
 
 
 def bank_g_backward(
     discriminators: DiscriminatorBank,
     views: Tensor,
     *,
+    images: Tensor | None = None,
     loss: Any = bank,
     weighting: str = "mean",
     alpha: float = 1.0,
@@ -153,6 +155,9 @@ def bank_g_backward(
     Args:
         views: (K, B, ...), what each discriminator sees, with a graph to the generator;
             ``images.expand(K, *images.shape)`` where all see the same.
+        images: what the views were made from, the same on every rank; only a `nn.ShardedBank` needs
+            it, which sums the gradient to it over ranks, views being of its own members. Parameters
+            between images and views get the rank's own gradient.
         loss: an object with g(fake_logits) -> (K,).
         weighting, alpha, slack: as in `combine`.
         chunk: as in `bank_d_backward`.
@@ -163,16 +168,18 @@ def bank_g_backward(
     if not views.requires_grad:
         raise ValueError("bank_g_backward: expected views with a graph to the generator, got none")
     found, slopes = [], []
-    for members, part in discriminators.parts(chunk, trainable=False):
-        leaf = views.detach()[members].requires_grad_()
-        losses = loss.g(part(leaf))
-        slopes.append(torch.autograd.grad(losses.sum(), leaf)[0])
-        found.append(losses.detach())
-    # Each loss depends on its own view alone, so its weight may come afterwards.
-    each = torch.cat(found).requires_grad_()
-    (weights,) = torch.autograd.grad(combine(each, weighting, alpha=alpha, slack=slack), each)
-    gradient = torch.cat(slopes)
-    views.backward(gradient * weights.to(gradient).view(-1, *[1] * (views.dim() - 1)))
+    with discriminators.summing(images):
+        for members, part in discriminators.parts(chunk, trainable=False):
+            leaf = views.detach()[members].requires_grad_()
+            losses = loss.g(part(leaf))
+            slopes.append(torch.autograd.grad(losses.sum(), leaf)[0])
+            found.append(losses.detach())
+        # Each loss depends on its own view alone, so its weight may come afterwards.
+        each = discriminators.of_all(torch.cat(found)).requires_grad_()
+        (weights,) = torch.autograd.grad(combine(each, weighting, alpha=alpha, slack=slack), each)
+        own = weights[discriminators.members.start : discriminators.members.stop]
+        gradient = torch.cat(slopes)
+        views.backward(gradient * own.to(gradient).view(-1, *[1] * (views.dim() - 1)))
     return each.detach()
 
 

@@ -4,6 +4,7 @@ from . import layers
 from .adaptive_augment import AdaptiveAugment
 from .bank import DiscriminatorBank
 from .bank_part import BankPart
+from .bank_sharded import ShardedBank
 from .layers import *  # noqa: F403
 from .minibatch_stddev import MinibatchStdDev
 from .optimize import Report, optimize, report
@@ -15,6 +16,7 @@ __all__ = [
     "DiscriminatorBank",
     "MinibatchStdDev",
     "Report",
+    "ShardedBank",
     "batch_spectral_norm",
     "optimize",
     "report",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -92,6 +93,7 @@ class DiscriminatorBank(nn.Module):
                 f"{execution!r}"
             )
         self.K, self.execution = K, execution
+        self.members = range(K)  # of all there are, those of this process
         member = build(make_discriminator, K, seed)
         plain = copy.deepcopy(member).to("meta")  # code and settings alone
         # In a tuple, so that they are no sub-modules: the tensors are named as the factory does.
@@ -134,6 +136,14 @@ class DiscriminatorBank(nn.Module):
         for start in range(0, self.K, step):
             stop = min(start + step, self.K)
             yield slice(start, stop), self.part(start, stop, trainable=trainable)
+
+    def of_all(self, own: Tensor) -> Tensor:
+        """Values of all discriminators; a `ShardedBank` gathers those of other ranks."""
+        return own
+
+    def summing(self, images: Tensor | None) -> AbstractContextManager[None]:
+        """Nothing here: a `ShardedBank` sums the gradient to the images over ranks in it."""
+        return nullcontext()
 
     def unbind(self, k: int) -> nn.Module:
         """Discriminator k as the factory makes it: a plain module with copies of its tensors."""
