@@ -96,7 +96,7 @@ def test_the_twin_uses_it_in_every_order_and_layout(dtype, layout, monkeypatch):
         assert ours.dim() == 1 or ours.is_contiguous(memory_format=layout)
 
 
-@pytest.mark.parametrize("out, side, padding", [(1, 4, 0), (5, 4, 0), (5, 1, 2)])
+@pytest.mark.parametrize(("out", "side", "padding"), [(1, 4, 0), (5, 4, 0), (5, 1, 2)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_the_gradients_strides_are_the_weights(out, side, padding, layout):
     """Of one output channel, and of an x in both formats: DDP's buckets go by strides."""
