@@ -83,7 +83,7 @@ class InputPass:
     def leaves(cls, input: Tensor) -> Callable[[], bool]:
         """Likewise: is the gradient of a layer's `input` of no use, being that of x itself?
 
-        A critic that hooks its tensors may look at that one, too.
+        A critic that hooks its tensors may look at that one, too; hooks on nodes are not seen.
         """
         current = cls.current()
         if current is None or input is not current.x:

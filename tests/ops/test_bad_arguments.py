@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import ganops
 from ganops import ops
@@ -172,3 +174,15 @@ def test_numbers_of_numpy_are_numbers():
     value = ops.penalty_from_gradient(X, center=numpy.float32(1), one_sided=numpy.bool_(True))
     assert torch.equal(value, ops.penalty_from_gradient(X, one_sided=True))
     assert ops.minibatch_stddev(X, numpy.int64(2)).shape == (2, 5, 6, 6)
+
+
+@pytest.mark.parametrize("two", [np.int64(2), torch.tensor(2), torch.Size([2])])
+def test_whatever_torch_takes_for_a_number_is_one(two):
+    x, w = torch.randn(1, 2, 6, 6), torch.randn(2, 2, 2, 2)
+
+    def critic(x):
+        y = F.avg_pool2d(F.max_pool2d(F.pad(x, [1, 1, 1, 1]), two), two)
+        return y.sum() + F.conv_transpose2d(F.conv2d(x, w, None, two), w, None, two).flatten(1)
+
+    expected = ops.r1_penalty(critic, x, engine="autograd")
+    torch.testing.assert_close(ops.r1_penalty(critic, x), expected)

@@ -37,7 +37,7 @@ def test_every_geometry_gives_autograds_numbers(geometry):
     y = F.conv2d(x, w, None, stride, padding)
     dy = torch.randn(y.shape, generator=generator, dtype=torch.float64)
     (expected,) = torch.autograd.grad(y, w, dy)
-    ours = small_output.weight_gradient(dy, x, stride, padding)
+    ours = small_output.weight_gradient(dy, x, w, stride, padding)
     assert ours.is_contiguous()
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
@@ -94,6 +94,20 @@ def test_the_twin_uses_it_in_every_order_and_layout(dtype, layout, monkeypatch):
     for ours, expected in zip(*found):
         torch.testing.assert_close(ours, expected, **bound)
         assert ours.dim() == 1 or ours.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize(("out", "side", "padding"), [(1, 4, 0), (5, 4, 0), (5, 1, 2)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_gradients_strides_are_the_weights(out, side, padding, layout):
+    """Of one output channel, and of an x in both formats: DDP's buckets go by strides."""
+    x = torch.randn(LAST, C, side, side).to(memory_format=layout)
+    w = torch.randn(out, C, 4, 4).contiguous(memory_format=layout).requires_grad_()
+    gradients = []
+    for conv in (ops.conv2d, F.conv2d):
+        y = conv(x, w, None, 1, padding)
+        gradients += torch.autograd.grad(y.square().sum(), w)
+    ours, expected = gradients
+    assert ours.stride() == expected.stride()
 
 
 def test_a_penalty_uses_it_and_costs_no_more():

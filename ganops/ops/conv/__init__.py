@@ -9,6 +9,8 @@ real weight-gradient kernel, once. torch's linear layer has no such flaw and is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
+from operator import index
 from typing import Any
 
 import torch
@@ -181,6 +183,6 @@ def _padded(
 
 def _pair(n: _Pair) -> tuple[int, ...]:
     """Two numbers from one, or what was given; the op checks it."""
-    if isinstance(n, int):
-        return n, n
+    if isinstance(n, (int, Integral, Tensor)):  # as torch: numpy's too, and tensors of one number
+        return index(n), index(n)
     return tuple(n) * 2 if len(n) == 1 else tuple(n)

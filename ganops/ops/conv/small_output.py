@@ -53,13 +53,14 @@ def _large(dy: Tensor, x: Tensor, w: Tensor) -> bool:
 
 
 def weight_gradient(
-    dy: Tensor, x: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]
+    dy: Tensor, x: Tensor, w: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]
 ) -> Tensor:
-    """dw, (Cout, Cin, kh, kw), in x's memory format. dy: (B, Cout, H', W'); x: (B, Cin, H, W)."""
+    """dw, (Cout, Cin, kh, kw), in w's memory format. dy: (B, Cout, H', W'); x: (B, Cin, H, W)."""
     taps = dy.transpose(0, 1).contiguous()
     # ATen's, not F.conv2d: autocast, where it is on, would cast what torch's own backward does not.
     dw: Tensor = aten.convolution(
         x.transpose(0, 1).contiguous(), taps, None, (1, 1), padding, stride, False, (0, 0), 1
     )
-    laid = torch.contiguous_format if x.is_contiguous() else torch.channels_last
-    return dw.transpose(0, 1).contiguous(memory_format=laid)
+    laid = torch.contiguous_format if w.is_contiguous() else torch.channels_last
+    # contiguous() would leave a lone output channel a stride of its own, of which DDP warns.
+    return dw.transpose(0, 1).clone(memory_format=laid)

@@ -42,7 +42,7 @@ class Spec:
         """(dx, dw, db); what the mask leaves out is None and costs nothing."""
         if mask[1] and self._small_output(dy, x, w):
             dx = self.backward(dy, x, w, [True, False, False])[0] if mask[0] else None
-            dw = small_output.weight_gradient(dy, x, self.stride, self.padding)
+            dw = small_output.weight_gradient(dy, x, w, self.stride, self.padding)
             return dx, dw, self.bias(dy) if mask[2] else None
         sizes = [dy.shape[1]] if mask[2] else None
         grads: tuple[Any, ...] = aten.convolution_backward(dy, x, w, sizes, *self._numbers, mask)

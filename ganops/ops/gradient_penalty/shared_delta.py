@@ -55,7 +55,7 @@ def loss_and_r1(
         x: (B, ...) float images, B >= 1. Detached: neither term sends a gradient to it.
         loss: from the scores to a scalar; any differentiable function, which may have parameters
             of its own and may mix samples.
-        gamma: weight of R1, which has the factor 1/2 (see `r1_penalty`); >= 0.
+        gamma: weight of R1, which has the factor 1/2 (see `r1_penalty`); a number >= 0, no tensor.
         engine: "shared" is the above, and raises where it does not hold: critics with smooth
             activations, norms, more than one score a sample, operations that mix samples (batch
             statistics), float16, or hooks on tensors (hooks on ``grad_fn`` nodes cannot be seen,
@@ -74,8 +74,8 @@ def loss_and_r1(
     backward to x is kept, as in any penalty; of a parameter outside layers one gradient a sample.
 
     Raises:
-        ValueError, TypeError: as `gradient_penalty`; gamma is negative or not finite; `loss`
-            returns no scalar tensor.
+        ValueError, TypeError: as `gradient_penalty`; gamma is no number, negative or not finite;
+            `loss` is no function or returns no scalar tensor.
         RuntimeError: engine="shared" and a critic that it cannot serve, with the reason. Otherwise
             as `gradient_penalty`.
 

@@ -48,7 +48,7 @@ def wgan_gp_loss(
     Args:
         critic, real, fake, center, one_sided, generator, alpha, output, critic_args,
             critic_kwargs, engine: as in `gradient_penalty`. Neither batch gets a gradient.
-        weight: lambda.
+        weight: lambda, a finite number; a tensor is refused (multiply `gradient_penalty` by it).
         batched: True: D sees real and fake as one batch of 2 B, so it must treat samples one by
             one. False: one batch after the other. None: one batch if D is put together from
             torch.nn's modules alone, has no batch normalisation that uses the batch's statistics,

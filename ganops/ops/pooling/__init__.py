@@ -8,6 +8,8 @@ with respect to x, which is zero, is not sent as a tensor of zeros.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
+from operator import index
 from typing import Any
 
 import torch.nn.functional as F
@@ -138,12 +140,12 @@ def pad(
 
 def _pair(n: _Pair) -> tuple[int, ...]:
     """Two numbers from one, or what was given; the op checks it."""
-    if isinstance(n, int):
-        return n, n
+    if isinstance(n, (int, Integral, Tensor)):  # as torch: numpy's too, and tensors of one number
+        return index(n), index(n)
     return tuple(n) * 2 if len(n) == 1 else tuple(n)
 
 
 def _output_size(x: Tensor, size: int | Sequence[int | None]) -> tuple[int, int]:
     """None means as in x."""
-    h, w = (size, size) if isinstance(size, int) or size is None else size
+    h, w = (size, size) if isinstance(size, (int, Integral)) or size is None else size
     return x.shape[-2] if h is None else h, x.shape[-1] if w is None else w
