@@ -17,6 +17,7 @@ from torch import distributed
 from ganops.cli import actions
 from ganops.cli.progress import Images
 from ganops.data import ImageSet, ImageStream, open_data
+from ganops.data.files import open_files
 from ganops.metrics import FeatureStats, InceptionFeatures
 from ganops.metrics.extractors import digits_extractor
 from ganops.metrics.measure import (
@@ -174,7 +175,10 @@ def open_set(
         return ImageSet(actions.draw(place, wanted, seed, str(device)), name=place)
     if place.lower().endswith(".npz") and _has_statistics(place):
         return Collected(place, FeatureStats.load(place))
-    source = open_data(place, res=res)
+    if os.path.isdir(place) or (place.lower().endswith(".zip") and os.path.isfile(place)):
+        source: Any = open_files(place, res=res, once=True)
+    else:
+        source = open_data(place, res=res)
     if not isinstance(source, ImageSet):
         raise TypeError(f"data {place!r}: a set of known length is needed")
     if len(source) < 2:
@@ -194,7 +198,7 @@ def _has_statistics(path: str) -> bool:
 
 def small_classifier(source: Any, folder: str | None) -> Any:
     """Features for MNIST-like sets without any download: a classifier of the labelled real set."""
-    if not isinstance(source, ImageSet) or not source.classes:
+    if not isinstance(source, ImageSet) or source.labels is None or not source.classes:
         raise ValueError(
             "--features cnn trains a small classifier on the real images, which need class labels "
             "(digits, an IDX file with its labels, class folders, a zip with dataset.json)"
@@ -205,7 +209,6 @@ def small_classifier(source: Any, folder: str | None) -> Any:
     if images.dtype != torch.uint8:
         raise ValueError(f"--features cnn needs uint8 images, {source.name!r} has {images.dtype}")
     stem = os.path.basename(os.path.normpath(source.name)).split(".")[0]
-    assert source.labels is not None
     return digits_extractor(images, source.labels, cache=folder, name=f"{stem}-cnn")
 
 

@@ -12,10 +12,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ganops.cli import fid as command
 from ganops.cli import main
 from ganops.data import ImageStream, open_data
+from ganops.data.files import Decoder
 from ganops.data.open import digits
 from ganops.metrics import FeatureStats, InceptionFeatures, as_extractor, frechet_distance
 from ganops.metrics.measure import collect
@@ -99,6 +101,18 @@ def test_a_cache_that_fails_costs_the_pass_alone(halves, capsys):
     with pytest.warns(UserWarning, match="cannot keep statistics of 'digits'"):
         found = collect(images, PIXELS, cache=str(halves / "a.npz" / "no folder"))
     assert found.stats.count == 9
+
+
+def test_only_the_images_that_are_asked_are_decoded(tmp_path, monkeypatch):
+    for i in range(20):
+        Image.fromarray(digits()[0][i, 0].numpy()).save(tmp_path / f"{i:02d}.png")
+    opened = command.open_set(str(tmp_path), None, None, 0, torch.device("cpu"))
+    asked = []
+    decode = Decoder.decode
+    monkeypatch.setattr(Decoder, "decode", lambda d, name: asked.append(name) or decode(d, name))
+    found = list(ImageStream(opened, limit=6, workers=2))
+    assert len(asked) == 6
+    assert torch.equal(torch.cat(found), digits()[0][[int(name[:2]) for name in sorted(asked)]])
 
 
 def test_files_of_statistics_need_no_weights(tmp_path, capsys, monkeypatch):
