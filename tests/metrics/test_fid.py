@@ -83,6 +83,13 @@ def test_inception_features_are_known_as_the_command_knows_them():
     assert vars(fid._stats[True].provenance) == provenance(network)
 
 
+def test_a_call_is_an_update_and_options_reach_the_statistics():
+    fid = FID(features=Pixels(), mode="fast")
+    assert fid(images_of(3, 0), real=torch.tensor(True)) is None  # a batch has no distance
+    assert list(fid._stats) == [True]
+    assert (fid._stats[True].count, fid._stats[True].mode) == (3, "fast")
+
+
 def test_floats_are_rounded_to_the_nearest_level():
     levels = torch.arange(256, dtype=torch.uint8).repeat(12).view(-1, 3, 4, 4)
     for dtype in (torch.float32, torch.float64):
