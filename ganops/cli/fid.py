@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,13 +17,24 @@ from torch import distributed
 from ganops.cli import actions
 from ganops.cli.progress import Images
 from ganops.data import ImageSet, ImageStream, open_data
+from ganops.data.files import open_files
 from ganops.metrics import FeatureStats, InceptionFeatures
 from ganops.metrics.extractors import digits_extractor
-from ganops.metrics.measure import METRICS, Collected, check_metrics, collect, protocol
+from ganops.metrics.measure import (
+    METRICS,
+    Collected,
+    check_metrics,
+    collect,
+    protocol,
+    provenance,
+)
+from ganops.metrics.provenance import Provenance
 from ganops.trainers import setup
 
 FEATURES = ("inception", "cnn")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+OFFLINE = "here that is --weights; --features cnn needs none, for labelled MNIST-like images"
 
 
 def cache_folder(given: str | None) -> str | None:
@@ -63,7 +75,9 @@ def fid(
         raise ValueError(
             "is (Inception Score) needs Inception's class logits: --features inception"
         )
-    with ranks(device) as (rank, world, place):
+    if n is not None and n < 2:
+        raise ValueError(f"--n: a covariance needs 2 images or more, got {n}")
+    with plain_warnings(), ranks(device) as (rank, world, place):
         actions.refuse_unservable(place)
         folder = cache_folder(cache)
         first = open_set(real, res, None, seed, place)
@@ -77,9 +91,16 @@ def fid(
             if features == "cnn" and not files:
                 extractor = small_classifier(first, folder)
             elif not files:
-                extractor = InceptionFeatures(
-                    weights, resize=protocol_name, dtype=DTYPES[dtype], device=place, batch=batch
-                )
+                try:
+                    extractor = InceptionFeatures(
+                        weights, resize=protocol_name, dtype=DTYPES[dtype], device=place,
+                        batch=batch,
+                    )  # fmt: skip
+                except ConnectionError as error:
+                    raise ConnectionError(f"{error}; {OFFLINE}") from error
+        for at, given in enumerate((first, second)):
+            if isinstance(given, Collected):
+                check_file(given, at, names, extractor)
         sets, seconds = [], 0.0
         for at, source in enumerate((first, second)):
             if not isinstance(source, ImageSet):
@@ -96,8 +117,7 @@ def fid(
             sets.append(found)
         if rank:
             return 0
-        with plain_warnings():
-            results = {name: METRICS[name].make(sets[0], sets[1], seed) for name in names}
+        results = {name: METRICS[name].make(sets[0], sets[1], seed) for name in names}
         images = sum(each.images for each in sets)
         rate = images / seconds if images else None
         how = protocol(extractor) if extractor else protocol_of(sets)
@@ -113,6 +133,27 @@ def fid(
         print(how)
         print(f"{images} images, {rate:.1f} img/s" if rate else "statistics from files: no pass")
     return 0
+
+
+def check_file(given: Collected, at: int, names: tuple[str, ...], extractor: Any) -> None:
+    """Refuses, before any pass, a file of statistics that cannot answer what is asked."""
+    for name in names:
+        if METRICS[name].rows[at]:
+            given.need("rows", name)
+        if METRICS[name].logits and at == 1:
+            given.need("logits", name)
+    if extractor is None:
+        return
+    if given.stats.dim != extractor.dim:
+        raise ValueError(
+            f"{given.name!r} has statistics of {given.stats.dim} features, and {extractor.name} "
+            f"gives {extractor.dim}"
+        )
+    differ = given.stats.provenance.differences(
+        Provenance(**provenance(extractor)), unknown_differs=False
+    )
+    if differ:
+        raise ValueError(f"{given.name!r} and the images: features differ in {'; '.join(differ)}")
 
 
 def protocol_of(sets: list[Collected]) -> str:
@@ -134,7 +175,10 @@ def open_set(
         return ImageSet(actions.draw(place, wanted, seed, str(device)), name=place)
     if place.lower().endswith(".npz") and _has_statistics(place):
         return Collected(place, FeatureStats.load(place))
-    source = open_data(place, res=res)
+    if os.path.isdir(place) or (place.lower().endswith(".zip") and os.path.isfile(place)):
+        source: Any = open_files(place, res=res, once=True)
+    else:
+        source = open_data(place, res=res)
     if not isinstance(source, ImageSet):
         raise TypeError(f"data {place!r}: a set of known length is needed")
     if len(source) < 2:
@@ -148,13 +192,13 @@ def _has_statistics(path: str) -> bool:
     try:
         with np.load(path, allow_pickle=False) as file:
             return "mu" in file.files
-    except (ValueError, OSError, EOFError):
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
         return False  # whoever opens it as images says what is wrong with it
 
 
 def small_classifier(source: Any, folder: str | None) -> Any:
     """Features for MNIST-like sets without any download: a classifier of the labelled real set."""
-    if not isinstance(source, ImageSet) or not source.classes:
+    if not isinstance(source, ImageSet) or source.labels is None or not source.classes:
         raise ValueError(
             "--features cnn trains a small classifier on the real images, which need class labels "
             "(digits, an IDX file with its labels, class folders, a zip with dataset.json)"
@@ -165,7 +209,6 @@ def small_classifier(source: Any, folder: str | None) -> Any:
     if images.dtype != torch.uint8:
         raise ValueError(f"--features cnn needs uint8 images, {source.name!r} has {images.dtype}")
     stem = os.path.basename(os.path.normpath(source.name)).split(".")[0]
-    assert source.labels is not None
     return digits_extractor(images, source.labels, cache=folder, name=f"{stem}-cnn")
 
 

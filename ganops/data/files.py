@@ -25,13 +25,13 @@ LABEL_FILE = "dataset.json"
 NUMBERED = re.compile(r"\d{5}/img\d{8}\.\w+")
 
 
-def open_files(path: str, *, res: int | None = None, seed: int = 0) -> ImageSet:
+def open_files(path: str, *, res: int | None = None, seed: int = 0, once: bool = False) -> ImageSet:
     """The images under a folder (nested) or in a zip, in sorted order of their names.
 
     Without `res` all must have one size. The first image decides grey or colour; palette and CMYK
     images become RGB and grey ones in a colour set too; alpha, 16-bit and unreadable images are
     errors that name the entry. Labels: `dataset.json` at the root, else one class per first-level
-    folder if every image lies in one.
+    folder if every image lies in one. `once`: for one pass; nothing is decoded before it is asked.
     """
     archive = Archive(path)
     names = archive.image_names()
@@ -48,7 +48,7 @@ def open_files(path: str, *, res: int | None = None, seed: int = 0) -> ImageSet:
         for name in names:
             hashed.update(hashlib.sha256(archive.read(name)).digest())
 
-    if len(names) * first.numel() <= IN_MEMORY_BYTES:
+    if not once and len(names) * first.numel() <= IN_MEMORY_BYTES:
         images = torch.stack([decoder.decode(n) for n in names])
         return ImageSet(images, labels, name=path, seed=seed)
 

@@ -105,10 +105,10 @@ class FID(_Base):  # type: ignore[misc]
         known = {key: getattr(self.features, key, None) for key in ("weights_sha256", "resize")}
         name = getattr(self.features, "name", None) or type(self.features).__name__
         known = {key: None if value is None else str(value) for key, value in known.items()}
-        dtype = str(features.dtype).removeprefix("torch.")
+        dtype = getattr(self.features, "dtype", None) or features.dtype
         return FeatureStats(
             features.shape[1], device=features.device, mode=self.mode, extractor=str(name),
-            dtype=dtype, **known,
+            dtype=str(dtype).removeprefix("torch."), **known,
         )  # fmt: skip
 
     def _pixels(self, images: Tensor) -> Tensor:

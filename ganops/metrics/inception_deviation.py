@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ganops.data import open_data
-from ganops.metrics.frechet import frechet_distance, moments
+from ganops.metrics.frechet import frechet_distance_from_features
 from ganops.metrics.inception import InceptionFeatures
 from ganops.ops import random_normal
 
@@ -35,27 +35,15 @@ def smooth_noise(n: int, side: int) -> Tensor:
     return (total + shift + 128.0).clamp(0, 255).to(torch.uint8)
 
 
-def distance(a: Tensor, b: Tensor) -> float:
-    """The Frechet distance of two sets of features; of few, without their covariances."""
-    if max(len(a), len(b)) >= a.shape[1]:
-        return frechet_distance(moments(a), moments(b))
-    a, b = a.double(), b.double()
-    means = [x.mean(0) for x in (a, b)]
-    f, g = ((x - m) / (len(x) - 1) ** 0.5 for x, m in zip((a, b), means))
-    cross = torch.linalg.svdvals(f @ g.T).sum()
-    gap = (means[0] - means[1]).square().sum()
-    return max(float(gap + f.square().sum() + g.square().sum() - 2.0 * cross), 0.0)
-
-
 def deviation(expected: Tensor, found: Tensor) -> dict[str, float]:
     """Numbers of features (N, d) against the same images' in another form."""
     half = len(expected) // 2
     difference = (found - expected).abs() / expected.abs().mean()
-    between = [distance(f[:half], f[half:]) for f in (expected, found)]
+    between = [frechet_distance_from_features(f[:half], f[half:]) for f in (expected, found)]
     return {
         "largest difference of a feature / mean feature": float(difference.max()),
         "mean difference of a feature / mean feature": float(difference.mean()),
-        "FID of the images to themselves": distance(expected, found),
+        "FID of the images to themselves": frechet_distance_from_features(expected, found),
         "FID of their halves, float32": between[0],
         "FID of their halves, the variant": between[1],
         "relative deviation of that FID": between[1] / between[0] - 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -142,16 +143,23 @@ def collect(
     """One pass: images -> features -> statistics, and rows and logits if asked for.
 
     `cache`: folder where statistics are kept under a hash of the images and of the protocol; read
-    instead of a pass where nothing else is asked for. Between ranks of torch.distributed, if it is
+    instead of a pass where nothing else is asked for. A damaged file there, or a folder that cannot
+    be written, is warned about and costs the pass. Between ranks of torch.distributed, if it is
     initialised, `stream` is this rank's share, and every rank gets the whole set's result: rows in
-    the set's order, statistics equal to those of one process to rounding. `advance` is told the
-    images done here. Raises what reading and the extractor raise.
+    the set's order, statistics equal to those of one process to rounding; rank 0's cache is the one
+    that counts. `advance` is told the images done here. Raises what reading and the extractor
+    raise.
     """
     name = stream.source.name
+    together = distributed.is_available() and distributed.is_initialized()
+    first = not together or distributed.get_rank() == 0
     path = None if cache is None else os.path.join(cache, _key(stream, extractor) + ".npz")
-    if path is not None and not rows and not logits and os.path.exists(path):
-        stats = FeatureStats.load(path)
-        return Collected(name, stats)
+    if path is not None and not rows and not logits:
+        known: list[Any] = [_cached(path) if first else None]
+        if together:  # nodes may see other folders, and a pass needs every rank
+            distributed.broadcast_object_list(known)
+        if known[0] is not None:
+            return Collected(name, known[0])
     origin = provenance(extractor)
     stats = FeatureStats(extractor.dim, **origin)
     kept: list[Tensor] = []
@@ -169,7 +177,6 @@ def collect(
             kept.append(features.to("cpu", torch.float32))
         done += len(images)
         advance(done)
-    together = distributed.is_available() and distributed.is_initialized()
     if together:
         stats.all_reduce()
     gather = _gather if together else torch.cat
@@ -177,10 +184,23 @@ def collect(
         name, stats, gather(kept) if rows else None, gather(scores) if logits else None,
         stream.total,
     )  # fmt: skip
-    if path is not None and stream.total > 1 and not (together and distributed.get_rank()):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        stats.save(path)
+    if path is not None and first and stream.total > 1:
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            stats.save(path)
+        except OSError as error:  # the numbers are there: they are not lost for that
+            warnings.warn(f"cannot keep statistics of {name!r} ({error})", stacklevel=2)
     return result
+
+
+def _cached(path: str) -> FeatureStats | None:
+    if not os.path.exists(path):
+        return None
+    try:
+        return FeatureStats.load(path)
+    except (ValueError, OSError) as error:
+        warnings.warn(f"measuring again what the cache has damaged ({error})", stacklevel=3)
+        return None
 
 
 def provenance(extractor: Any) -> dict[str, Any]:

@@ -85,6 +85,8 @@ def read(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor, int | None, Prov
             f"{name}: expected mu (d,) and sigma (d, d), got {tuple(mean.shape)} and "
             f"{tuple(cov.shape)}"
         )
+    if len(cov) and bool((cov - cov.mT).abs().max() > 1e-5 * cov.abs().max()):
+        raise ValueError(f"{name}: expected sigma to be symmetric, got one that is not")
     n = None
     if "n" in found:
         if found["n"].shape != () or found["n"].dtype.kind not in "iu" or found["n"] < 2:

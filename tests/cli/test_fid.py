@@ -12,13 +12,17 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ganops.cli import fid as command
 from ganops.cli import main
-from ganops.data import open_data
+from ganops.data import ImageStream, open_data
+from ganops.data.files import Decoder
 from ganops.data.open import digits
-from ganops.metrics import FeatureStats, InceptionFeatures, frechet_distance
+from ganops.metrics import FeatureStats, InceptionFeatures, as_extractor, frechet_distance
+from ganops.metrics.measure import collect
 
+PIXELS = as_extractor(lambda x: x.flatten(1)[:, :4].float(), name="pixels", dim=4)
 ALL = "fid,fid-infinity,kid,pr,dc,mifid"
 
 
@@ -80,7 +84,38 @@ def test_statistics_are_cached_by_content(halves, capsys):
     assert uncached["results"]["fid"]["value"] == 0.0
 
 
-def test_files_of_statistics_need_no_weights(tmp_path, capsys):
+def test_a_cache_that_fails_costs_the_pass_alone(halves, capsys):
+    options = ("digits", halves / "a.npz", "--features", "cnn", "--cache", halves / "cache")
+    first = ask(capsys, *options)
+    kept = [p for p in (halves / "cache").iterdir() if p.suffix == ".npz"]
+    assert len(kept) == 2
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:100])
+    arguments = ["fid", *map(str, options), "--json", "--quiet"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["results"] == first["results"]
+    assert err.count("ganops: measuring again what the cache has damaged (") == 2
+    assert ask(capsys, *options)["images_per_second"] is None  # mended
+    images = ImageStream(open_data("digits"), limit=9)
+    with pytest.warns(UserWarning, match="cannot keep statistics of 'digits'"):
+        found = collect(images, PIXELS, cache=str(halves / "a.npz" / "no folder"))
+    assert found.stats.count == 9
+
+
+def test_only_the_images_that_are_asked_are_decoded(tmp_path, monkeypatch):
+    for i in range(20):
+        Image.fromarray(digits()[0][i, 0].numpy()).save(tmp_path / f"{i:02d}.png")
+    opened = command.open_set(str(tmp_path), None, None, 0, torch.device("cpu"))
+    asked = []
+    decode = Decoder.decode
+    monkeypatch.setattr(Decoder, "decode", lambda d, name: asked.append(name) or decode(d, name))
+    found = list(ImageStream(opened, limit=6, workers=2))
+    assert len(asked) == 6
+    assert torch.equal(torch.cat(found), digits()[0][[int(name[:2]) for name in sorted(asked)]])
+
+
+def test_files_of_statistics_need_no_weights(tmp_path, capsys, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     for name in "ab":
         stats = FeatureStats(8, extractor="toy", resize="none")
@@ -89,8 +124,19 @@ def test_files_of_statistics_need_no_weights(tmp_path, capsys):
     said = ask(capsys, tmp_path / "a.npz", tmp_path / "b.npz")
     assert said["results"]["fid"]["value"] > 0
     assert "extractor toy" in said["protocol"]
-    assert main(["fid", str(tmp_path / "a.npz"), str(tmp_path / "b.npz"), "--metrics", "kid"]) == 2
-    assert "kid needs rows of single images" in capsys.readouterr().err
+    np.savez(tmp_path / "images.npz", images=np.zeros((2, 8, 8), dtype=np.uint8))
+    np.savez(tmp_path / "clean.npz", mu=np.zeros(2048), sigma=np.eye(2048), resize="clean")
+    monkeypatch.setattr(command, "collect", None)  # what follows is said before any pass
+    for real, fake, metrics, message in (
+        ("a", "b", "kid", "kid needs rows of single images"),
+        ("images", "b", "kid", "kid needs rows of single images"),
+        ("a", "b", "is", "is needs logits of single images"),
+        ("a", "images", "fid", "statistics of 8 features, and inception-RANDOM-WEIGHTS-0 gives"),
+        ("images", "clean", "fid", "features differ in resize: 'clean' and 'tf'"),
+    ):
+        places = [str(tmp_path / f"{name}.npz") for name in (real, fake)]
+        assert main(["fid", *places, "--weights", "random", "--metrics", metrics]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_inception_features_and_score(tmp_path, capsys):
@@ -117,17 +163,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_two_processes_share_the_images(halves, capsys):
-    arguments = ["fid", "digits", str(halves / "b.npz"), "--features", "cnn", "--metrics",
-                 "fid,kid,pr,fid-infinity", "--n", "301", "--batch", "32", "--json"]  # fmt: skip
-    alone = ask(capsys, *arguments[1:-1], "--cache", halves / "alone")
+def two(arguments, caches):
+    """What rank 0 of two prints; each rank has a cache of its own."""
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2",
              "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}  # fmt: skip
-    command = [sys.executable, "-m", "ganops", *arguments, "--cache", str(halves / "two")]
+    command = [sys.executable, "-m", "ganops", *arguments, "--cache"]
     running = [
-        subprocess.Popen(command, env={**os.environ, **group, "RANK": str(rank)}, text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for rank in range(2)
+        subprocess.Popen([*command, str(cache)], env={**os.environ, **group, "RANK": str(rank)},
+                         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for rank, cache in enumerate(caches)
     ]  # fmt: skip
     try:
         said = [p.communicate(timeout=100) for p in running]
@@ -136,11 +180,22 @@ def test_two_processes_share_the_images(halves, capsys):
             p.kill()
     assert [p.returncode for p in running] == [0, 0], said
     assert said[1][0] == ""
-    together = json.loads(said[0][0])
+    return json.loads(said[0][0])
+
+
+def test_two_processes_share_the_images(halves, capsys):
+    arguments = ["fid", "digits", str(halves / "b.npz"), "--features", "cnn", "--metrics",
+                 "fid,kid,pr,fid-infinity", "--n", "301", "--batch", "32", "--json"]  # fmt: skip
+    alone = ask(capsys, *arguments[1:-1], "--cache", halves / "alone")
+    together = two(arguments, [halves / "two"] * 2)
     for name, result in alone["results"].items():
         for key, value in result.items():
             expected = pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
             assert together["results"][name][key] == expected
+    arguments[arguments.index("--metrics") + 1] = "fid"
+    again = two(arguments, [halves / "two", halves / "cache"])  # a node that has not seen it
+    assert again["images_per_second"] is None
+    assert again["results"]["fid"] == together["results"]["fid"]
 
 
 def test_a_run_is_measured_by_fid_and_by_eval(tmp_path, capsys, monkeypatch, classifier):
@@ -169,6 +224,7 @@ def test_a_run_is_measured_by_fid_and_by_eval(tmp_path, capsys, monkeypatch, cla
         (["--features", "vgg"], "expected features inception or cnn"),
         (["--dtype", "int8"], "expected features inception or cnn and dtype float32"),
         (["--features", "cnn", "--metrics", "is"], "needs Inception's class logits"),
+        (["--n", "1"], "--n: a covariance needs 2 images or more, got 1"),
         (["--features", "cnn", "--cache", "none"], "give --cache a folder"),
         (["--features", "cnn", "--n", "5000"], "has 1797 images, and 5000 are asked"),
         (["--weights", "nowhere.pth"], "nowhere.pth"),
@@ -183,13 +239,25 @@ def test_mistakes_are_one_sentence(options, message, tmp_path, capsys, monkeypat
     assert "Traceback" not in error
 
 
+def test_without_a_network_the_cure_is_said(capsys, monkeypatch, tmp_path):
+    def none(*_, **__):
+        raise ConnectionError("cannot download it")
+
+    monkeypatch.setattr(command, "InceptionFeatures", none)
+    assert main(["fid", "digits", "digits", "--cache", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "cannot download it; here that is --weights; --features cnn needs none" in error
+
+
 def test_sets_that_cannot_be_measured(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     np.savez(tmp_path / "one.npz", images=np.zeros((1, 8, 8), dtype=np.uint8))
     np.savez(tmp_path / "bad.npz", sigma=np.eye(3))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "bad.npz").read_bytes()[:200])
     for place, message in {
         "empty": "holds no images", "one.npz": "needs 2 images or more, got 1",
-        "bad.npz": "expected images under", "none": "no such path",
+        "bad.npz": "expected images under", "cut.npz": "is not a readable .npz file",
+        "none": "no such path",
     }.items():  # fmt: skip
         assert main(["fid", "digits", str(tmp_path / place), "--features", "cnn"]) == 2
         assert message in capsys.readouterr().err

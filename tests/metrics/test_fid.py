@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from two_processes import meet, run_two
 
-from ganops.metrics import FID, frechet_distance_from_features
+from ganops.metrics import FID, InceptionFeatures, frechet_distance_from_features
+from ganops.metrics.measure import provenance
 
 
 class Pixels(nn.Module):
@@ -72,6 +73,21 @@ def test_the_statistics_know_what_they_are_of():
     plain = FID(features=lambda x: x.flatten(1).double())
     plain.update(images_of(3, 0), real=True)
     assert plain._stats[True].provenance.weights_sha256 is None
+    assert plain._stats[True].provenance.dtype == "float64"
+
+
+def test_inception_features_are_known_as_the_command_knows_them():
+    network = InceptionFeatures("random", dtype=torch.bfloat16)  # computes so, returns float32
+    fid = FID(features=network)
+    fid.update(images_of(2, 0), real=True)
+    assert vars(fid._stats[True].provenance) == provenance(network)
+
+
+def test_a_call_is_an_update_and_options_reach_the_statistics():
+    fid = FID(features=Pixels(), mode="fast")
+    assert fid(images_of(3, 0), real=torch.tensor(True)) is None  # a batch has no distance
+    assert list(fid._stats) == [True]
+    assert (fid._stats[True].count, fid._stats[True].mode) == (3, "fast")
 
 
 def test_floats_are_rounded_to_the_nearest_level():

@@ -76,6 +76,7 @@ def test_bad_files_are_named(tmp_path):
         ({"mu": mu, "sigma": np.eye(3)}, r"expected mu \(d,\) and sigma \(d, d\), got \(2,\)"),
         ({"mu": mu * np.nan, "sigma": sigma}, "expected finite numbers in mu"),
         ({"mu": mu, "sigma": sigma.astype(int)}, "expected sigma as floating numbers"),
+        ({"mu": mu, "sigma": np.tril(np.ones((2, 2)))}, "expected sigma to be symmetric"),
         ({"mu": mu, "sigma": sigma, "n": 1.5}, "expected n as an integer >= 2"),
         ({"mu": mu, "sigma": sigma, "n": 1}, "expected n as an integer >= 2"),
         ({"mu": np.array([None, None]), "sigma": sigma}, "expected an npz file of arrays"),
