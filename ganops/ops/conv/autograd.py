@@ -174,7 +174,7 @@ class SharedInput(Function):
         further = torch.is_grad_enabled()  # else nobody asks for a graph of these
         if need_dy and v is not None:
             d_dy = Conv.apply(v, w, None, ctx.spec) if further else ctx.spec.forward(v, w, None)
-        operand = v if c is None or not need_w else _plus(v, c, a)
+        operand = v if c is None or not need_w else plus_rows(v, c, a)
         if need_w and operand is not None:
             d_w = (
                 ConvWeight.apply(dy, operand, ctx.w_like, ctx.spec)
@@ -227,7 +227,7 @@ class ConvWeight(Function):
         )  # fmt: skip
 
 
-def _plus(v: Tensor | None, c: Tensor, a: Tensor) -> Tensor:
+def plus_rows(v: Tensor | None, c: Tensor, a: Tensor) -> Tensor:
     """v + c a, c along dim 0."""
     return times_rows(a, c) if v is None else torch.addcmul(v, a, rows_like(c, a))
 

@@ -77,6 +77,7 @@ def _permuted(node: Any, out: Shape, given: Shape) -> bool:
 
 
 _TWIN = Rule("first", _aligned)
+_RESHAPE = Rule("any", _in_order)
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ["Add", "Sub", "Rsub", "Neg", "Clone", "ToCopy", "Expand", "Where", "Maximum", "Minimum",
@@ -85,7 +86,7 @@ RULES: dict[str, Rule] = {
         Rule("any", _aligned),
     ),
     **dict.fromkeys(["View", "UnsafeView", "ReshapeAlias", "Alias", "Squeeze", "Unsqueeze"],
-                    Rule("any", _in_order)),
+                    _RESHAPE),
     **dict.fromkeys(["Sum", "Mean", "Amax", "Cat", "Stack", "Slice", "Select", "Split",
                      "SplitWithSizes"], Rule("any", _off_rows("dim"))),
     "Flip": Rule("any", _off_rows("dims")),
@@ -135,6 +136,13 @@ def _rule(node: Any) -> Rule | None:
         return None
     kind: Any = type(node)
     return _TWIN if twin else _stock_rule(kind)
+
+
+def node_kind(node: Any) -> str | None:
+    """Which twin it is; "reshape" for a stock node that only renames what it is given."""
+    if (twin := _twins().get(type(node))) is not None:
+        return twin
+    return "reshape" if _rule(node) is _RESHAPE else None
 
 
 @cache
@@ -233,3 +241,12 @@ class Path:
         if rule is None or not out or not given:
             return False
         return out[0] == given[0] == self.x.shape[0] and rule.rows(node, out, given)
+
+
+def refuse_further_orders() -> None:
+    """Raises where the backward of a shared loss is to be differentiated in turn."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "loss_and_r1: engine='shared' has derivatives of order 1, and order 2 was asked "
+            "for; use engine='autograd'"
+        )

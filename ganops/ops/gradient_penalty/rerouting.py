@@ -136,7 +136,7 @@ SPREADING: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys([torch.cat, torch.concat, torch.concatenate, torch.stack], _joined),
 }  # fmt: skip
 
-HOOKS = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook}
+HOOKS = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, Tensor.retain_grad}
 
 
 def twin_of(twins: dict[Any, Callable[..., Any]], func: Any, kwargs: Any) -> Callable[..., Any]:

@@ -15,8 +15,9 @@ from .._arguments import number, shown
 from .._autograd import quick
 from .._input_pass import InputPass
 from .._twins import Like, times_rows
+from .chain import chained
 from .critic import Critic, hooks_are_free, leaf
-from .path import Path
+from .path import Path, refuse_further_orders
 from .reduction import penalty_from_gradient
 
 __all__ = ["loss_and_r1"]
@@ -59,9 +60,9 @@ def loss_and_r1(
         engine: "shared" is the above, and raises where it does not hold: critics with smooth
             activations, norms, more than one score a sample, operations that mix samples (batch
             statistics), float16, or hooks on tensors (hooks on ``grad_fn`` nodes cannot be seen,
-            and see the other gradient). Parameters may stand in convolutions, linear layers, prelu
-            and `ops.bias_act`, and may be added, multiplied, compared or joined to features, with
-            or without an embedding: anywhere else they are refused as well.
+            and see another gradient or none). Parameters may stand in convolutions, linear layers,
+            prelu and `ops.bias_act`, and may be added, multiplied, compared or joined to features,
+            with or without an embedding: anywhere else they are refused as well.
             "autograd" leaves everything to PyTorch. "auto" is "shared" where that serves;
             elsewhere it warns, once for each reason, and runs the twins of `gradient_penalty` on
             the same forward. Same numbers from all three.
@@ -121,6 +122,8 @@ def _scores_and_gradient(called: Critic, x: Tensor) -> tuple[Tensor, Tensor]:
     spread = path.entered(only_x.spread)
     only_x.spread.clear()  # views of graphs that may know this pass: no cycle must stay
     why = _why_not(path, only_x) if free else "saved-tensor hooks are active around it"
+    if why is None and (chain := chained(path, only_x)) is not None:
+        return chain
     if why is None:
         with path.measured():
             grad, *deltas = called.gradients(scores, only_x, *spread.values())
@@ -179,11 +182,7 @@ class Joint(Function):
 
     @staticmethod
     def backward(ctx: Any, d_grad: Tensor | None, d_scores: Tensor | None) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "loss_and_r1: engine='shared' has derivatives of order 1, and order 2 was asked "
-                "for; use engine='autograd'"
-            )
+        refuse_further_orders()
         c = ctx.only_x.score_weights = None if d_scores is None else d_scores.flatten()
         d_grad = ctx.like.empty().zero_() if d_grad is None else d_grad
         deltas = ctx.saved_tensors
