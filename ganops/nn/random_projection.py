@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .. import ops
-from ..ops.random_projection import pair
+from ..ops._arguments import pair
 
 
 class RandomProjection(nn.Module):

@@ -14,80 +14,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from ._arguments import shown, whole
+from ._arguments import pair, shown
 from ._autograd import quick, refuse_nested_forward
 from ._twins import Like, autocast_casts, serves
 from .conv import sub_pixel
-from .philox import random_normal
 
-__all__ = ["random_filters", "random_projection"]
+__all__ = ["random_projection"]
 
 aten = torch.ops.aten
 _OP = "random_projection"
 _Pair = int | Sequence[int]
-
-
-def random_filters(
-    K: int,
-    out_channels: int,
-    in_channels: int,
-    kernel_size: _Pair,
-    *,
-    seed: int,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    r"""Gaussian filters of unit norm, for `random_projection`.
-
-    .. math:: W_{kc} = N_{kc} / \lVert N_{kc} \rVert_2, \qquad N_{kchij} \sim \mathcal N(0, 1)
-
-    each output filter by its own norm, over (h, w, c_in), so that white noise keeps its variance.
-    N is `random_normal(seed=seed)` in row-major order: the filters of a smaller K are the first of
-    a larger. Norms are added up in float64 in an order of our own, and all else is exactly rounded:
-    the same bits on every device and backend.
-
-    Args:
-        K: number of discriminators, at least 1.
-        out_channels, in_channels: C and Cin, at least 1.
-        kernel_size: one number or (kh, kw), at least 1; the same for all K.
-        seed: 64-bit key.
-        dtype: float64, float32, bfloat16 or float16; rounded once, at the end.
-        device: where they are made.
-
-    Returns:
-        (K, C, Cin, kh, kw), contiguous. No derivatives: it depends on no tensor.
-
-    Raises:
-        ValueError: a size below 1, a kernel_size of another length than 2, a seed beyond 64 bits.
-        TypeError: a size or seed that is no integer, dtype is not a floating dtype.
-
-    Source: Neyshabur et al. 2017, arXiv 1705.07831; card random_projection_gan.
-
-    Example:
-        >>> w = random_filters(2, 1, 3, 8, seed=0)
-        >>> w.square().sum((2, 3, 4))
-        tensor([[1.0000],
-                [1.0000]])
-    """
-    for name, value in (("K", K), ("out_channels", out_channels), ("in_channels", in_channels)):
-        whole("random_filters", name, value, 1)
-    kernel = pair("random_filters", "kernel_size", kernel_size, 1)
-    whole("random_filters", "seed", seed)
-    shape = (K, out_channels, in_channels, *kernel)
-    # The dtype is checked there; half types would round before the norm is known.
-    wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-    normal = random_normal(shape, seed=seed, dtype=wide, device=device).double()
-    squares = normal.square().flatten(2)
-    size = 1 << (squares.shape[2] - 1).bit_length()
-    squares = F.pad(squares, [0, size - squares.shape[2]])
-    while size > 1:  # torch's own sum adds in an order that depends on the machine
-        size //= 2
-        squares = squares[..., :size] + squares[..., size:]
-    return (normal / squares.sqrt()[..., None, None]).to(dtype)
 
 
 def random_projection(x: Tensor, filters: Tensor, *, stride: _Pair, padding: _Pair) -> Tensor:
@@ -124,7 +63,7 @@ def random_projection(x: Tensor, filters: Tensor, *, stride: _Pair, padding: _Pa
     Source: Neyshabur et al. 2017, arXiv 1705.07831; card random_projection_gan.
 
     Example:
-        >>> w = random_filters(48, 1, 3, 8, seed=0)
+        >>> w = torch.ones(48, 1, 3, 8, 8)
         >>> random_projection(torch.ones(2, 3, 64, 64), w, stride=2, padding=3).shape
         torch.Size([48, 2, 1, 32, 32])
     """
@@ -146,28 +85,11 @@ def random_projection(x: Tensor, filters: Tensor, *, stride: _Pair, padding: _Pa
     return y
 
 
-def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
-    """Two numbers from one or two; the same for all K."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if len(value) != 2:
-            raise ValueError(
-                f"{op}: expected {name} as one number or (vertical, horizontal), the same for all "
-                f"K discriminators, because their views are one tensor, got {shown(value)}; call "
-                "once for each geometry"
-            )
-        for each in value:
-            whole(op, f"each {name}", each, least)
-        return value[0], value[1]
-    whole(op, name, value, least)
-    return value, value
-
-
 def _check(x: Tensor, filters: Tensor) -> None:
     for name, t in (("x", x), ("filters", filters)):
         if not isinstance(t, Tensor) or not t.is_floating_point():
-            more = ""
-            if name == "filters" and isinstance(t, (list, tuple)):
-                more = "; filters of different shapes give views of different shapes: call for each"
+            listed = name == "filters" and isinstance(t, (list, tuple))
+            more = "; filters of different shapes give views of different shapes" if listed else ""
             raise TypeError(f"{_OP}: expected {name} as one float tensor, got {shown(t)}{more}")
     if x.dim() != 4:
         raise ValueError(f"{_OP}: expected x of shape (B, Cin, H, W), got {tuple(x.shape)}")
