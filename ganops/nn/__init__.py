@@ -8,6 +8,7 @@ from .bank_sharded import ShardedBank
 from .layers import *  # noqa: F403
 from .minibatch_stddev import MinibatchStdDev
 from .optimize import Report, optimize, report
+from .random_projection import RandomProjection
 from .spectral_norm import batch_spectral_norm
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "BankPart",
     "DiscriminatorBank",
     "MinibatchStdDev",
+    "RandomProjection",
     "Report",
     "ShardedBank",
     "batch_spectral_norm",

@@ -32,6 +32,8 @@ from .norm import batch_norm, group_norm, instance_norm, layer_norm, pixel_norm,
 from .philox import random_bits, random_normal, random_uniform
 from .piecewise_linear import abs, hardtanh, leaky_relu, prelu, relu, relu6, threshold
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d, pad
+from .random_filters import random_filters
+from .random_projection import random_projection
 from .resize import resize_normalize
 from .smooth import elu, gelu, hardswish, mish, selu, sigmoid, silu, softplus, tanh
 from .spectral_norm import spectral_norm_weights
@@ -85,7 +87,9 @@ __all__ = [
     "r1_penalty",
     "r2_penalty",
     "random_bits",
+    "random_filters",
     "random_normal",
+    "random_projection",
     "random_uniform",
     "relu",
     "relu6",

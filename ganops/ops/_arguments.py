@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -37,6 +37,22 @@ def switch(op: str, name: str, value: Any) -> None:
     """True or False."""
     if isinstance(value, Tensor) or value not in (True, False):
         raise TypeError(f"{op}: expected {name} as True or False, got {shown(value)}")
+
+
+def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
+    """(vertical, horizontal) of K discriminators, from one number or two."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != 2:
+            raise ValueError(
+                f"{op}: expected {name} as one number or (vertical, horizontal), the same for all "
+                f"K discriminators, because their views are one tensor, got {shown(value)}; call "
+                "once for each geometry"
+            )
+        for each in value:
+            whole(op, f"each {name}", each, least)
+        return value[0], value[1]
+    whole(op, name, value, least)
+    return value, value
 
 
 # What torch says where it names a kernel, a schema, or code that no user wrote.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ganops.methods.base import EMA
+from ganops.nn import RandomProjection
 
 
 class Average:
@@ -26,8 +27,11 @@ class Average:
         self._live: list[Tensor] = list(network.parameters())
         self._copies: list[Tensor] = []
         self._copied: list[Tensor] = []
+        projections = [m for m in self.network.modules() if isinstance(m, RandomProjection)]
+        fixed = {id(m.filters) for m in projections}  # constants have no average
         for own, live in zip(self.network.buffers(), network.buffers(), strict=True):
             average = settings.buffers == "average" and own.is_floating_point()
+            average = average and id(own) not in fixed
             (self._own if average else self._copies).append(own)
             (self._live if average else self._copied).append(live)
 

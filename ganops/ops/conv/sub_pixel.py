@@ -34,16 +34,25 @@ def input_gradient(
     dy: Tensor, w: Tensor, like: Like, stride: tuple[int, ...], padding: tuple[int, ...]
 ) -> Tensor:
     """dx, (B, Cin, H, W) as `like` says. dy: (B, Cout, H', W'); w: (Cout, Cin, kh, kw)."""
-    batch, channels = like.shape[:2]
+    kernel = phases(w, stride)
+    around = tuple(n - 1 for n in kernel.shape[2:])
+    # ATen's, not F.conv2d: autocast, where it is on, would cast what torch's own backward does not.
+    z = aten.convolution(dy, kernel, None, (1, 1), around, (1, 1), False, (0, 0), 1)
+    z = z.view(like.shape[0], *stride, like.shape[1], *z.shape[2:])
+    return interleave(z, like, stride, padding)
+
+
+def phases(w: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """The dense kernel, (sh sw Cin, Cout, th, tw)."""
     taps = [-(-k // s) for k, s in zip(w.shape[2:], stride)]
     # (Cout, Cin, th, sh, tw, sw): tap k = s t + phase, taps in falling order, as dy is walked up.
     grown = F.pad(w, [0, taps[1] * stride[1] - w.shape[3], 0, taps[0] * stride[0] - w.shape[2]])
-    phases = grown.reshape(*w.shape[:2], taps[0], stride[0], taps[1], stride[1]).flip(2, 4)
-    kernel = phases.permute(3, 5, 1, 0, 2, 4).reshape(-1, w.shape[0], *taps)
-    # ATen's, not F.conv2d: autocast, where it is on, would cast what torch's own backward does not.
-    around = (taps[0] - 1, taps[1] - 1)
-    z = aten.convolution(dy, kernel, None, (1, 1), around, (1, 1), False, (0, 0), 1)
-    z = z.view(batch, *stride, channels, *z.shape[2:])
+    each = grown.reshape(*w.shape[:2], taps[0], stride[0], taps[1], stride[1]).flip(2, 4)
+    return each.permute(3, 5, 1, 0, 2, 4).reshape(-1, w.shape[0], *taps)
+
+
+def interleave(z: Tensor, like: Like, stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
+    """dx from its phases, z: (B, sh, sw, Cin, h, w), of any strides."""
     # From z, not from nothing: under vmap it must be as batched as z is.
     dx = z.new_empty(like.shape) if like.stride is None else z.new_empty_strided(
         like.shape, like.stride
