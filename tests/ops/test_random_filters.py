@@ -69,3 +69,15 @@ def test_bad_filters(args, seed, error, message):
 def test_filters_are_floating():
     with pytest.raises(TypeError, match=r"floating dtype, got torch.int64"):
         ops.random_filters(1, 1, 3, 8, seed=0, dtype=torch.int64)
+
+
+def test_the_norm_adds_its_upper_half_to_its_lower():
+    """Visible in float64 alone, where another order is another last bit of some filter."""
+    w = ops.random_filters(16, 1, 3, 8, seed=7, dtype=DOUBLE)
+    normal = ops.random_normal((16, 192), seed=7).double()
+    for found, values in zip(w.flatten(1), normal):
+        parts = [*(v * v for v in values.tolist()), *[0.0] * 64]
+        while len(parts) > 1:
+            half = len(parts) // 2
+            parts = [a + b for a, b in zip(parts[:half], parts[half:])]
+        assert torch.equal(found, values / parts[0] ** 0.5)
