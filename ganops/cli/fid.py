@@ -84,6 +84,12 @@ def fid(
         has = len(first) if isinstance(first, ImageSet) else first.stats.count
         wanted = has if n is None else n
         second = open_set(fake, res, wanted, seed, place)
+        for name in names:
+            if isinstance(second, ImageSet) and (n or len(second)) < METRICS[name].least:
+                raise ValueError(
+                    f"{name} needs {METRICS[name].least} generated images or more, "
+                    f"got {n or len(second)}"
+                )
         share: dict[str, Any] = {"batch": batch, "workers": workers, "rank": rank, "world": world}
         files = all(isinstance(each, Collected) for each in (first, second))
         extractor: Any = None  # two files of statistics need none

@@ -90,7 +90,8 @@ class InceptionFeatures(nn.Module):
         # In float64: a thousandth of the work, and no setting of matrix products can touch it.
         self.register_buffer("fc_weight", found.tensors["fc.weight"].to(torch.float64))
         self.register_buffer("fc_bias", found.tensors["fc.bias"].to(torch.float64))
-        self._run: Any = torch.compile(self.trunk) if compile else self.trunk
+        # In a list: as a submodule of its own it would repeat the trunk's tensors in state_dict.
+        self._compiled: list[Any] = [torch.compile(self.trunk)] if compile else []
         self.to(device)
         self.eval()
 
@@ -121,7 +122,8 @@ class InceptionFeatures(nn.Module):
         x = resize_normalize(images.to(self.device), SIDE, protocol=self.resize, dtype=self.dtype)
         if len(images) == 0:
             return x.new_empty((0, POOL3), dtype=torch.float32)
-        features: Tensor = self._run(x)
+        run = self._compiled[0] if self._compiled else self.trunk
+        features: Tensor = run(x)
         return features
 
     def extra_repr(self) -> str:

@@ -95,6 +95,7 @@ class Metric:
     make: Callable[[Collected, Collected, int], Result]
     rows: tuple[bool, bool] = (False, False)  # of the real set, of the generated one
     logits: bool = False  # of the generated one
+    least: int = 2  # generated images
 
 
 def _of_rows(name: str, function: Callable[..., Result], **options: Any) -> Metric:
@@ -108,7 +109,7 @@ METRICS: dict[str, Metric] = {
     "fid": Metric(_fid),
     "fid-infinity": Metric(_infinity, rows=(False, True)),
     "kid": _of_rows("kid", kid),
-    "is": Metric(lambda a, b, seed: inception_score(b.need("logits", "is")), logits=True),
+    "is": Metric(lambda a, b, seed: inception_score(b.need("logits", "is")), logits=True, least=10),
     "pr": _of_rows("pr", precision_recall),
     "dc": _of_rows("dc", density_coverage),
     "mifid": _of_rows("mifid", mifid),
@@ -161,7 +162,7 @@ def collect(
         if known[0] is not None:
             return Collected(name, known[0])
     origin = provenance(extractor)
-    stats = FeatureStats(extractor.dim, **origin)
+    stats = FeatureStats(extractor.dim, device=getattr(extractor, "device", None), **origin)
     kept: list[Tensor] = []
     scores: list[Tensor] = []
     done = 0

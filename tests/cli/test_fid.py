@@ -226,6 +226,7 @@ def test_a_run_is_measured_by_fid_and_by_eval(tmp_path, capsys, monkeypatch, cla
         (["--features", "cnn", "--metrics", "is"], "needs Inception's class logits"),
         (["--n", "1"], "--n: a covariance needs 2 images or more, got 1"),
         (["--features", "cnn", "--cache", "none"], "give --cache a folder"),
+        (["--weights", "random", "--metrics", "is", "--n", "9"], "is needs 10 generated images"),
         (["--features", "cnn", "--n", "5000"], "has 1797 images, and 5000 are asked"),
         (["--weights", "nowhere.pth"], "nowhere.pth"),
         (["--protocol", "bicubic", "--weights", "random"], "expected resize as one of"),

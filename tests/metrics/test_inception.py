@@ -106,6 +106,11 @@ def test_evaluates_only_without_gradients_and_returns_plain_tensors(network, ima
     features.pool3.clone().requires_grad_().sum().backward()  # may be used by autograd
 
 
+def test_compiling_repeats_no_tensors(network):
+    compiled = InceptionFeatures("random", compile=True)
+    assert compiled.state_dict().keys() == network.state_dict().keys()
+
+
 @pytest.mark.parametrize("disturbance", ["autocast", "precision"])
 def test_settings_for_training_do_not_reach_it(network, images, features, disturbance):
     convolutions = torch.backends.mkldnn.conv
