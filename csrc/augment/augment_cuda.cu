@@ -37,7 +37,8 @@ __global__ void params_kernel(AugmentPlan plan, int64_t n, uint64_t seed, uint64
 // Sums over each image, in kAugmentSlots parts: of x, or (adjoint) of what dy sends inside it. A
 // grid has fewer blocks than a large batch of small images has parts.
 template <bool kAdjoint, class D, class C>
-__global__ void __launch_bounds__(kThreads) sum_kernel(Task t, const D* __restrict__ x) {
+__global__ void __launch_bounds__(kThreads, sizeof(C) == 8 ? 4 : 0)  // without, doubles spill
+    sum_kernel(Task t, const D* __restrict__ x) {
   for (int64_t part = blockIdx.x; part < t.shape.batch * kAugmentSlots; part += gridDim.x) {
     const int64_t b = part / kAugmentSlots;
     const int slot = int(part % kAugmentSlots);

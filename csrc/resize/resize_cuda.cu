@@ -23,7 +23,8 @@ __device__ __forceinline__ float across(const ResizeLaunch& l, const uint8_t* ro
 }
 
 template <class Out>
-__global__ void __launch_bounds__(kThreads) resize_kernel(ResizeLaunch l, Out* __restrict__ y) {
+__global__ void __launch_bounds__(kThreads, 4)  // left alone, ptxas spills to fit one block more
+    resize_kernel(ResizeLaunch l, Out* __restrict__ y) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t pixels = int64_t(l.out_h) * l.out_w;
   if (i >= l.batch * pixels) return;

@@ -279,7 +279,7 @@ G = torch.ones(2, 3)
         (G.long(), {}, TypeError, "expected grad as a float tensor, got torch.int64"),
         (None, {}, TypeError, "expected grad as a float tensor, got NoneType"),
         (G.to_sparse(), {}, TypeError, "expected a dense grad, got layout torch.sparse_coo"),
-        (G, {"center": "1"}, TypeError, "expected center as a number, got str"),
+        (G, {"center": "1"}, TypeError, "expected center as a number, got '1'"),
         (G[0, 0], {}, ValueError, r"grad of shape \(B, ...\) with B >= 1, got \(\)"),
         (G[:0], {}, ValueError, r"grad of shape \(B, ...\) with B >= 1, got \(0, 3\)"),
         (G, {"center": -1.0}, ValueError, "expected a finite center >= 0, got -1.0"),

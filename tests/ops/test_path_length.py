@@ -229,7 +229,7 @@ W, MEAN = torch.zeros(4, 3), torch.zeros(())
         ({"mean": torch.zeros((), requires_grad=True)}, ValueError, "that requires one"),
         ({"mean": MEAN.to("meta")}, ValueError, "expected mean on cpu as w is, got meta"),
         ({"decay": 1.5}, ValueError, "expected 0 <= decay <= 1, got 1.5"),
-        ({"decay": math.nan}, ValueError, "expected 0 <= decay <= 1, got nan"),
+        ({"decay": math.nan}, ValueError, "expected a finite decay >= 0, got nan"),
         ({"engine": "tangent"}, ValueError, "engine 'auto' or 'autograd', got 'tangent'"),
         ({"noise": torch.zeros(4, 3)}, ValueError, r"images' shape \(4, 3, 2, 2\), got \(4, 3\)"),
         ({"noise": 1.0}, ValueError, r"images' shape \(4, 3, 2, 2\), got float"),

@@ -39,7 +39,8 @@ class Critic:
     per_discriminator: bool | None = None  # None: a penalty that knows one discriminator alone
 
     def __post_init__(self) -> None:
-        shared = bool(self.per_discriminator is False and (self.kwargs or {}).get("shared"))
+        known = self.kwargs if isinstance(self.kwargs, Mapping) else {}
+        shared = bool(self.per_discriminator is False and known.get("shared"))
         each = getattr(self.call, "takes_a_batch_each", False)
         if each and not shared and not self.per_discriminator:
             raise ValueError(
